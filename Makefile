@@ -1,0 +1,30 @@
+# make demo    upscale four photos with the bundled model
+# make test    linter, type checker, tests
+#
+# TORCH_INDEX chooses the build of torch, for example
+#   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+#   make demo TORCH_INDEX=https://download.pytorch.org/whl/cu130
+PYTHON ?= python3
+VENV ?= .venv
+TORCH_INDEX ?=
+RUN = $(VENV)/bin
+
+.PHONY: demo test clean
+
+demo: $(VENV)/installed
+	$(RUN)/python scripts/demo.py out
+
+test: $(VENV)/installed
+	$(RUN)/ruff format --check dreamsr tests scripts
+	$(RUN)/ruff check dreamsr tests scripts
+	$(RUN)/mypy
+	$(RUN)/python -m pytest -m "not slow and not gpu"
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(if $(TORCH_INDEX),$(RUN)/pip install -c constraints.txt --index-url $(TORCH_INDEX) torch)
+	$(RUN)/pip install -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) out

@@ -1,0 +1,6 @@
+"""`python -m dreamsr`"""
+
+from dreamsr.cli.app import main
+
+if __name__ == "__main__":
+    main()

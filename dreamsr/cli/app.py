@@ -1,0 +1,58 @@
+"""The program: commands and the one place where errors become messages and exit codes."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from dreamsr import __version__
+from dreamsr.cli import console
+from dreamsr.cli.evaluate import evaluate
+from dreamsr.cli.export import export
+from dreamsr.cli.models import models
+from dreamsr.cli.train import train
+from dreamsr.cli.upscale import upscale
+from dreamsr.errors import DreamSRError, UsageError
+
+app = typer.Typer(
+    name="dreamsr",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Diffusion super-resolution with DREAM: upscale photos, train models, measure them.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        console.data(f"dreamsr {__version__} (torch {version('torch')})")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print versions.")
+    ] = False,
+) -> None: ...
+
+
+app.command("upscale")(upscale)
+app.command("train")(train)
+app.command("eval")(evaluate)
+app.command("export")(export)
+app.command("models")(models)
+
+
+def main() -> None:
+    """Run the program; exit code 2 for wrong usage, 1 for a failure, 130 when interrupted."""
+    try:
+        app()
+    except DreamSRError as error:
+        if os.environ.get("DREAMSR_DEBUG"):
+            raise
+        console.error(error.message, error.hint)
+        sys.exit(2 if isinstance(error, UsageError) else 1)

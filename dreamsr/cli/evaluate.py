@@ -1,0 +1,119 @@
+"""`dreamsr eval`"""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dreamsr.cli import console, options, setup
+from dreamsr.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dreamsr.engine.evaluator import Measure, Row
+
+DIGITS = {"psnr_y": 2, "psnr_rgb": 2, "psnr_lr": 2, "s_per_mp": 2}
+
+
+def evaluate(
+    sr: Annotated[Path | None, typer.Argument(metavar="[SR_DIR]", help="Upscaled pictures.")] = None,
+    hr: Annotated[Path | None, typer.Argument(metavar="[HR_DIR]", help="Their originals, of the same names.")] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Measure this model on --data instead.")] = None,
+    data: Annotated[Path | None, typer.Option(help="High-resolution pictures; they are degraded here.")] = None,
+    scale: Annotated[
+        int | None, typer.Option("--scale", "-s", help="Reduction of --data; must be the model's.")
+    ] = None,
+    steps: Annotated[str, typer.Option(help="Step counts to measure, as 1,4,10,50.")] = "1,4",
+    sampler: options.Sampler = None,
+    crop: Annotated[int, typer.Option(help="Border left out of PSNR and SSIM on Y.")] = 4,
+    lpips_weights: options.LpipsWeights = None,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    tile: options.Tile = 256,
+    json: Annotated[bool, typer.Option("--json", help="Print all scores as JSON.")] = False,
+) -> None:
+    """Measure pictures against originals: PSNR, SSIM, LPIPS, and agreement with the input.
+
+    Either two folders whose pictures have the same names, or --model with --data: every picture is
+    cut to a multiple of the scale, reduced, upscaled and compared; bicubic is measured beside it.
+    """
+    from dreamsr.engine import evaluator
+
+    if crop < 0:
+        raise UsageError(f"--crop is {crop}; expected a whole number of at least 0")
+    measure = evaluator.Measure(crop, evaluator.load_lpips(lpips_weights))
+    if measure.lpips is None:
+        console.warn("no LPIPS: its weights were not found (--lpips-weights FILE, or $DREAMSR_LPIPS_WEIGHTS)")
+    if model and data and not (sr or hr):
+        rows = _model_rows(model, data, scale, steps, sampler, seed, tile, device, dtype, measure)
+    elif sr and hr and not (model or data):
+        rows = _pair_rows(sr, hr, measure)
+    else:
+        raise UsageError("nothing to measure", "dreamsr eval SR_DIR HR_DIR, or dreamsr eval --model M --data HR_DIR")
+    if json:
+        console.data(evaluator.to_json(rows, measure.protocol))
+    else:
+        _print(evaluator.means(rows), len({row.picture for row in rows}))
+        console.say(measure.protocol)
+
+
+def _pair_rows(sr: Path, hr: Path, measure: "Measure") -> "list[Row]":
+    from dreamsr.engine import evaluator
+
+    pairing = evaluator.pair(sr, hr)
+    for path in pairing.unpaired:
+        console.warn(f"{path} has no partner and is left out")
+    return _collect(evaluator.evaluate_pairs(pairing, measure), len(pairing.pairs))
+
+
+def _model_rows(
+    name: str,
+    data: Path,
+    scale: int | None,
+    steps: str,
+    sampler: str | None,
+    seed: int,
+    tile: int,
+    device: str,
+    dtype: str,
+    measure: "Measure",
+) -> "list[Row]":
+    from dreamsr.engine import evaluator
+    from dreamsr.engine.upscaler import Settings, Upscaler
+    from dreamsr.files import images
+
+    counts = options.whole_numbers(steps)
+    paths = images.find(data)
+    if not paths:
+        raise UsageError(f"no PNG, JPEG or WebP picture in {data}")
+    model = setup.load(name, device, dtype)
+    own = model.config.scale
+    if scale not in (None, own):
+        raise UsageError(f"--scale is {scale}; this model makes x{own}", f"use --scale {own}")
+    upscaler = Upscaler(model, Settings(sampler=sampler, seed=seed, tile=tile))
+    rows = evaluator.evaluate_model(upscaler, paths, counts, measure)
+    return _collect(rows, len(paths) * (1 + len(counts)))
+
+
+def _collect(rows: "Iterator[Row]", total: int) -> "list[Row]":
+    collected = []
+    with console.progress(total, "measures") as advance:
+        for row in rows:
+            collected.append(row)
+            advance(f"{row.picture}, {row.method}: {row.scores['psnr_y']:.2f} dB")
+    return collected
+
+
+def _print(means: dict[str, dict[str, float]], pictures: int) -> None:
+    keys = list(dict.fromkeys(key for scores in means.values() for key in scores))
+    lines = [[method, *(_number(key, scores.get(key)) for key in keys)] for method, scores in means.items()]
+    console.table([f"mean of {pictures}", *keys], lines)
+
+
+def _number(key: str, value: float | None) -> str:
+    if value is None or math.isnan(value):
+        return "-"
+    return f"{value:.{DIGITS.get(key, 4)}f}"

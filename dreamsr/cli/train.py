@@ -1,0 +1,136 @@
+"""`dreamsr train`"""
+
+import signal
+import time
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dreamsr.cli import console, options, setup
+from dreamsr.config import TrainConfig, apply_overrides, from_dict, load_toml, to_dict
+from dreamsr.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from dreamsr.engine import trainer
+    from dreamsr.files.checkpoint import Model
+
+
+def train(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")],
+    data: Annotated[Path | None, typer.Option(help="Folder of photos to train on.")] = None,
+    val: Annotated[Path | None, typer.Option(help="Folder of held-out photos.  [default: a few of --data]")] = None,
+    config: Annotated[str, typer.Option("--config", "-c", help="Preset or TOML file.")] = "bicubic-x4",
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="Changes to the configuration, as steps=5000 or model.process.k=2."
+        ),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    init: Annotated[str | None, typer.Option(help="Start from the weights of this model.")] = None,
+    stop_after: Annotated[
+        str | None, typer.Option(help="Save and stop after this time, as 25m; --resume goes on.")
+    ] = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+) -> None:
+    """Train a model on a folder of photos.
+
+    The learning rate follows `steps` alone; stopping and resuming do not change it. Ctrl-C saves and
+    stops, a second Ctrl-C stops at once.
+    """
+    from dreamsr.engine import trainer
+
+    limit = options.seconds(stop_after) if stop_after else None
+    start = _load(init) if init else None
+    if resume:
+        run = _reopen(out, overrides or [], data, val, init)
+    elif data is None:
+        raise UsageError("no photos to train on", "dreamsr train --data FOLDER --out RUN")
+    else:
+        run = trainer.create(_config(config, overrides or [], start), data, val, out)
+    events = trainer.fit(run, out, *setup.compute(device, dtype), start=start, stop=_stopper(limit))
+    _show(events, run.config)
+
+
+def _config(name: str, overrides: list[str], start: "Model | None") -> TrainConfig:
+    """Preset or file, then the architecture of the model started from, then overrides."""
+    document = load_toml(_preset(name), name)
+    if start is not None:
+        document["model"] = to_dict(start.config)
+    return from_dict(TrainConfig, apply_overrides(TrainConfig, document, overrides))
+
+
+def _preset(name: str) -> str:
+    presets = resources.files("dreamsr") / "presets"
+    known = sorted(entry.name.removesuffix(".toml") for entry in presets.iterdir() if entry.name.endswith(".toml"))
+    if name in known:
+        return (presets / f"{name}.toml").read_text()
+    if not Path(name).is_file():
+        raise UsageError(f"there is no preset and no file {name!r}", f"presets: {', '.join(known)}")
+    return Path(name).read_text()
+
+
+def _load(name: str) -> "Model":
+    from dreamsr.files import checkpoint, hub
+
+    return checkpoint.load_model(hub.resolve(name))
+
+
+def _reopen(out: Path, overrides: list[str], data: Path | None, val: Path | None, init: str | None) -> "trainer.Run":
+    from dreamsr.engine import trainer
+
+    if data or val or init:
+        raise UsageError(
+            "--resume goes on with the photos and weights of the run", "leave out --data, --val and --init"
+        )
+    return trainer.reconfigure(trainer.reopen(out), overrides, out)
+
+
+def _stopper(limit: float | None) -> "Callable[[], bool]":
+    """True once the time is over or Ctrl-C was pressed; a second Ctrl-C interrupts as usual."""
+    deadline = None if limit is None else time.monotonic() + limit
+    pressed = False
+
+    def handler(*_: Any) -> None:
+        nonlocal pressed
+        pressed = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        console.say("stopping after this step; the state will be saved (Ctrl-C again stops at once)")
+
+    signal.signal(signal.SIGINT, handler)
+    return lambda: pressed or (deadline is not None and time.monotonic() > deadline)
+
+
+def _show(events: "Iterable[trainer.Event]", config: TrainConfig) -> None:
+    from dreamsr.engine import trainer
+    from dreamsr.engine.optimize import Progress
+
+    smooth = None
+    with console.board() as board:
+        for event in events:
+            if isinstance(event, Progress):
+                smooth = event.seconds if smooth is None else 0.95 * smooth + 0.05 * event.seconds
+                board(
+                    {
+                        "step": f"{event.step}/{config.steps}",
+                        "loss": f"{event.loss:.5f}",
+                        "lr": f"{event.lr:.2e}",
+                        "images/s": f"{config.batch / smooth:.1f}",
+                        "left": console.duration((config.steps - event.step) * smooth),
+                    }
+                )
+            elif isinstance(event, trainer.Started):
+                for line in event.skipped:
+                    console.warn(f"left out: {line}")
+                console.say(f"{event.photos} photos, {event.held_out} held out, from step {event.step}")
+            elif isinstance(event, trainer.Validated):
+                scores = ", ".join(f"{k} {v:.3f} dB" for k, v in event.psnr_y.items())
+                console.say(f"step {event.step}: PSNR-Y of held-out photos: {scores} -> {event.sheet}")
+            else:
+                how = "finished" if event.done else "saved"
+                console.say(f"step {event.step}: {how}, {event.weights}")

@@ -1,0 +1,261 @@
+"""Configurations: frozen dataclasses, and their strict conversion from and to plain dicts.
+
+Nothing here imports torch, so that a configuration is checked before anything heavy is loaded.
+"""
+
+import dataclasses
+import difflib
+import math
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from dreamsr.errors import ConfigError
+
+Prediction = Literal["eps", "x0", "v"]
+T = TypeVar("T")
+
+
+def _require(condition: bool, key: str, expected: str, given: object) -> None:
+    if not condition:
+        raise ConfigError(f"{key} is {given!r}; expected {expected}")
+
+
+@dataclass(frozen=True)
+class ProcessConfig:
+    """The noising process u_t = alpha u_0 + sigma eps with u = k (x - anchor)."""
+
+    schedule: Literal["cosine", "linear"] = "cosine"
+    """`cosine`: alpha = cos(pi t / 2), continuous. `linear`: a table of linear betas."""
+    table: int = 1000
+    """Number of rows of the beta table (schedule `linear` only)."""
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+    anchored: bool = True
+    """Diffuse the residual to the bicubic picture (True) or the picture itself (False)."""
+    k: float = 2.0
+    """Factor on the residual; pixels live in [-1, 1]."""
+    lambda_noise: float = -4.0
+    """log(alpha / sigma) of the noisiest level (schedule `cosine`; a table has its own)."""
+    lambda_image: float = 4.5
+    """log(alpha / sigma) of the cleanest level (schedule `cosine`)."""
+
+    def __post_init__(self) -> None:
+        _require(self.table >= 1, "process.table", "at least 1", self.table)
+        _require(self.k > 0, "process.k", "a positive number", self.k)
+        betas = (self.beta_start, self.beta_end)
+        _require(0 < betas[0] <= betas[1] < 1, "process.beta_*", "0 < start <= end < 1", betas)
+        ends = (self.lambda_noise, self.lambda_image)
+        _require(ends[0] < ends[1], "process.lambda_*", "lambda_noise < lambda_image", ends)
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """PatchUNet: widths of its levels and numbers of residual blocks."""
+
+    widths: tuple[int, ...] = (96, 160, 256)
+    blocks: int = 2
+    """Residual blocks a level and side."""
+    encoder_blocks: int = 6
+    """Residual blocks of the encoder, which runs once a picture."""
+    patch: int = 4
+    """Side of the output patch that one pixel of the first level stands for."""
+
+    def __post_init__(self) -> None:
+        _require(len(self.widths) >= 1, "network.widths", "at least one width", self.widths)
+        _require(min(self.widths) >= 1, "network.widths", "positive numbers", self.widths)
+        _require(self.blocks >= 1, "network.blocks", "at least 1", self.blocks)
+        _require(self.encoder_blocks >= 0, "network.encoder_blocks", ">= 0", self.encoder_blocks)
+        _require(self.patch in (1, 2, 4, 8), "network.patch", "1, 2, 4 or 8", self.patch)
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How a model is sampled when the user does not say otherwise."""
+
+    sampler: str = "ddim"
+    steps: int = 4
+    lambda_start: float = -4.0
+    lambda_end: float = 2.0
+    """The last evaluated level of the grid; the step after it ends at sigma = 0."""
+
+    def __post_init__(self) -> None:
+        _require(self.steps >= 1, "sampling.steps", "at least 1", self.steps)
+        ends = (self.lambda_start, self.lambda_end)
+        _require(ends[0] < ends[1], "sampling.lambda_*", "lambda_start < lambda_end", ends)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that is needed to rebuild and run a model, its weights aside."""
+
+    name: str = "model"
+    scale: int = 4
+    degradation: Literal["bicubic"] = "bicubic"
+    prediction: Prediction = "x0"
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    process: ProcessConfig = field(default_factory=ProcessConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+    def __post_init__(self) -> None:
+        _require(self.scale >= 1, "model.scale", "at least 1", self.scale)
+        _require(
+            self.prediction == "x0" or self.process.schedule in ("cosine", "linear"),
+            "model.prediction",
+            "x0 for this process",
+            self.prediction,
+        )
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run. `steps` alone defines the learning-rate schedule."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    steps: int = 10_000
+    batch: int = 32
+    crop: int = 128
+    """Side of the high-resolution training crops in pixels."""
+    lr: float = 5e-4
+    warmup: int = 200
+    """Steps of linear warm-up."""
+    cooldown: float = 0.4
+    """Share of the steps, at the end, over which the learning rate falls to zero."""
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+    ema: float = 0.999
+    """Decay of the averaged weights a step (less at the beginning)."""
+    loss: Literal["l1", "l2"] = "l2"
+    dream_p: float | Literal["off"] = 1.0
+    """DREAM's exponent: 0 rectifies fully, larger values less, `off` is plain diffusion."""
+    dream_start: int = 0
+    """The step at which DREAM begins."""
+    first_level: float = 0.1
+    """Share of the samples that are drawn at the noisiest level, where sampling starts."""
+    val_every: int = 1000
+    """Steps between validations."""
+    save_every: int = 500
+    """Steps between saves of the training state."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for key in ("steps", "batch", "val_every", "save_every"):
+            _require(getattr(self, key) >= 1, key, "at least 1", getattr(self, key))
+        multiple = self.model.scale * self.model.network.patch
+        good = self.crop >= multiple and self.crop % multiple == 0
+        _require(good, "crop", f"a multiple of {multiple}", self.crop)
+        _require(self.lr > 0, "lr", "a positive number", self.lr)
+        _require(self.warmup >= 0, "warmup", "at least 0", self.warmup)
+        _require(0 <= self.cooldown <= 1, "cooldown", "between 0 and 1", self.cooldown)
+        _require(0 <= self.ema < 1, "ema", "at least 0 and below 1", self.ema)
+        _require(0 <= self.first_level <= 1, "first_level", "between 0 and 1", self.first_level)
+        p = self.dream_p
+        _require(p == "off" or (p >= 0 and math.isfinite(p)), "dream_p", "a number >= 0, or off", p)
+
+
+def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
+    """Build dataclass `cls` from nested dicts; an unknown key or a wrong type is a ConfigError."""
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for key, value in data.items():
+        if key not in hints:
+            raise ConfigError(f"unknown key {where + key!r}", _nearest(where + key, known_keys()))
+        values[key] = _convert(hints[key], value, where + key)
+    return cls(**values)
+
+
+def to_dict(config: object) -> dict[str, Any]:
+    """The inverse of `from_dict`, ready for JSON."""
+    return dataclasses.asdict(config)  # type: ignore[call-overload, no-any-return]
+
+
+def known_keys(cls: type = TrainConfig, prefix: str = "") -> list[str]:
+    """Dotted names of every key of `cls`."""
+    keys = []
+    for key, hint in typing.get_type_hints(cls).items():
+        nested = dataclasses.is_dataclass(hint)
+        keys += known_keys(hint, f"{prefix}{key}.") if nested else [prefix + key]
+    return keys
+
+
+def apply_overrides(cls: type, data: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Lay `dotted.key=value` over nested dicts of `cls`; values as in TOML, bare words are text."""
+    result = {k: dict(v) if isinstance(v, Mapping) else v for k, v in data.items()}
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"{text!r} is not an override", "write key=value, for example steps=5000")
+        if key not in (known := known_keys(cls)):
+            raise ConfigError(f"unknown key {key!r}", _nearest(key, known))
+        result = _with(result, key.split("."), _toml_value(value))
+    return result
+
+
+def load_toml(text: str, where: str) -> dict[str, Any]:
+    """Parse TOML; `where` names the file in the error."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where} is not valid TOML: {error}") from error
+
+
+def _with(data: Mapping[str, Any], path: list[str], value: Any) -> dict[str, Any]:
+    head, *rest = path
+    return {**data, head: _with(data.get(head, {}), rest, value) if rest else value}
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _nearest(key: str, known: Iterable[str]) -> str:
+    options = list(known)
+    match = difflib.get_close_matches(key, options, 1, 0.0)
+    leaf = [name for name in options if name.split(".")[-1] == key.split(".")[-1]]
+    best = leaf or match
+    return f"did you mean {best[0]!r}?" if best else ""
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return from_dict(typing.cast(type, hint), value, where + ".")
+    origin, options = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal and value in options:
+        return value
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_convert(options[0], item, where) for item in value)
+    if origin in (typing.Union, types.UnionType):
+        return _convert_union(options, value, where)
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    # 1e4 is a natural way to write a number of steps
+    if hint is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if hint in (int, str, bool) and type(value) is hint:
+        return value
+    raise ConfigError(f"{where} is {value!r}; expected {_describe(hint)}")
+
+
+def _convert_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
+    for option in options:
+        try:
+            return _convert(option, value, where)
+        except ConfigError:
+            continue
+    raise ConfigError(f"{where} is {value!r}; expected {' or '.join(map(_describe, options))}")
+
+
+def _describe(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return " or ".join(map(str, typing.get_args(hint)))
+    if typing.get_origin(hint) is tuple:
+        return f"a list of {_describe(typing.get_args(hint)[0])}"
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+    return names.get(hint, "a table")

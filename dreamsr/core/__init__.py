@@ -1,0 +1,1 @@
+"""Pure tensor code: no files, no printing, no global random state."""

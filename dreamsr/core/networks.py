@@ -1,0 +1,141 @@
+"""PatchUNet: a UNet on patches of the picture, made of local operations alone.
+
+Convolutions and per-pixel normalisation see a bounded neighbourhood, so a picture can be cut into
+tiles with a halo. All that the network knows of the input is the anchor at output size.
+"""
+
+import itertools
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dreamsr.config import NetworkConfig
+
+EMBEDDING = 128
+FREQUENCIES = 8
+
+
+def channel_norm(x: Tensor) -> Tensor:
+    """Zero mean and unit variance over the channels of every pixel; (B, C, H, W), channels last."""
+    return F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],), eps=1e-5).permute(0, 3, 1, 2)
+
+
+class Block(nn.Module):
+    """x + conv(silu(conv(scale * norm(x) + shift))); scale and shift are learned or come from the level."""
+
+    def __init__(self, width: int, modulated: bool) -> None:
+        super().__init__()
+        self.width = width
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]
+        size = 2 * width
+        self.film = nn.Linear(EMBEDDING, size) if modulated else nn.Parameter(torch.zeros(1, size))
+        if isinstance(self.film, nn.Linear):
+            nn.init.zeros_(self.film.bias)
+            nn.init.normal_(self.film.weight, std=0.02)
+
+    def forward(self, x: Tensor, embedding: Tensor | None) -> Tensor:
+        """x: (B, width, H, W); embedding: (B, EMBEDDING), or None in the encoder."""
+        film = self.film(embedding) if isinstance(self.film, nn.Linear) else self.film
+        scale, shift = film[:, :, None, None].to(x.dtype).chunk(2, dim=1)
+        h = channel_norm(x) * (1 + scale) + shift
+        return x + self.conv2(F.silu(self.conv1(h)))
+
+
+class LevelEmbedding(nn.Module):
+    """Sinusoids of the bounded level angle, then a small MLP."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Linear(2 * FREQUENCIES, EMBEDDING), nn.SiLU(), nn.Linear(EMBEDDING, EMBEDDING), nn.SiLU()
+        )
+
+    def forward(self, angle: Tensor) -> Tensor:
+        """angle: (B,) in [0, 1], float32; returns (B, EMBEDDING)."""
+        k = torch.arange(1, FREQUENCIES + 1, device=angle.device, dtype=torch.float32)
+        phase = math.pi * angle.float()[:, None] * k
+        waves = torch.cat([phase.sin(), phase.cos()], dim=1)
+        embedded: Tensor = self.mlp(waves.to(self.mlp[0].weight.dtype))
+        return embedded
+
+
+class PatchUNet(nn.Module):
+    """Predicts from (u_t, level) and the encoded anchor; all pictures are (B, 3, H, W) in [-1, 1].
+
+    H and W may be any size: they are extended to a multiple of `granularity` and cut back.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths, n = config.widths, config.blocks
+        pixels = 3 * config.patch**2
+        self.level = LevelEmbedding()
+        self.enter_anchor = nn.Conv2d(pixels, widths[0], 3, padding=1)
+        self.encoder = nn.ModuleList(Block(widths[0], False) for _ in range(config.encoder_blocks))
+        self.enter = nn.Conv2d(pixels, widths[0], 3, padding=1)
+        self.down = nn.ModuleList(_stage(w, n) for w in widths)
+        self.up = nn.ModuleList(_stage(w, n) for w in widths[:-1])
+        pairs = list(itertools.pairwise(widths))
+        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairs)
+        self.grow = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in pairs)
+        self.leave = nn.Conv2d(widths[0], pixels, 3, padding=1)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
+
+    @property
+    def granularity(self) -> int:
+        """Output pixels to which sizes and tile origins are aligned."""
+        return granularity(self.config)
+
+    def encode(self, anchor: Tensor) -> Tensor:
+        """Features of the anchor (B, 3, H, W), computed once a picture: (B, C, h, w)."""
+        x = self.enter_anchor(self._patches(anchor))
+        for block in self.encoder:
+            x = block(x, None)
+        return x
+
+    def forward(self, u: Tensor, angle: Tensor, features: Tensor) -> Tensor:
+        """u: (B, 3, H, W); angle: (B,), 2/pi atan2(sigma, alpha); features: from `encode`."""
+        embedding = self.level(angle)
+        x = self.enter(self._patches(u)) + features
+        skips: list[Tensor] = []
+        for i, stage in enumerate(self.down):
+            x = _run(stage, x, embedding)
+            if i < len(self.shrink):
+                skips.append(x)
+                x = self.shrink[i](x)
+        for i in reversed(range(len(self.up))):
+            x = F.pixel_shuffle(self.grow[i](x), 2) + skips[i]
+            x = _run(self.up[i], x, embedding)
+        out = F.pixel_shuffle(self.leave(F.silu(channel_norm(x))), self.config.patch)
+        return out[..., : u.shape[-2], : u.shape[-1]]
+
+    def _patches(self, x: Tensor) -> Tensor:
+        g = self.granularity
+        bottom, right = -x.shape[-2] % g, -x.shape[-1] % g
+        if bottom or right:
+            x = F.pad(x, (0, right, 0, bottom), mode="replicate")
+        patches = F.pixel_unshuffle(x, self.config.patch)
+        return patches.contiguous(memory_format=torch.channels_last)
+
+
+def granularity(config: NetworkConfig) -> int:
+    """Output pixels that one pixel of the network's coarsest level stands for."""
+    return int(config.patch * 2 ** (len(config.widths) - 1))
+
+
+def _stage(width: int, blocks: int) -> nn.ModuleList:
+    return nn.ModuleList(Block(width, True) for _ in range(blocks))
+
+
+def _run(stage: nn.Module, x: Tensor, embedding: Tensor) -> Tensor:
+    assert isinstance(stage, nn.ModuleList)
+    for block in stage:
+        x = block(x, embedding)
+    return x

@@ -1,0 +1,1 @@
+"""The verbs: they return or yield, they never print."""

@@ -1,0 +1,63 @@
+"""Which device and which precision to compute with."""
+
+import shutil
+
+import torch
+
+from dreamsr.errors import UsageError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """`auto` takes CUDA, then Apple's MPS, then the CPU; a named device must be there."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        hint = "use --device cpu, or install a build of torch for your GPU (see the README)"
+        raise UsageError(f"device {name!r} cannot be used: {reason}", hint) from None
+    return device
+
+
+def choose_dtype(device: torch.device, name: str = "auto") -> torch.dtype:
+    """`auto` takes bf16 where the hardware multiplies it natively, else fp32."""
+    if name in DTYPES:
+        return DTYPES[name]
+    if name != "auto":
+        raise UsageError(f"dtype {name!r} is unknown", f"use auto, {', '.join(DTYPES)}")
+    return torch.bfloat16 if has_bf16(device) else torch.float32
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether bf16 is faster than fp32: CUDA from Ampere on, CPUs with AMX or AVX512-BF16."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    if device.type != "cpu":
+        return False
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+
+
+def describe(device: torch.device, dtype: torch.dtype) -> str:
+    """One line for people, for example `CUDA (NVIDIA H200), bf16`."""
+    name = {v: k for k, v in DTYPES.items()}[dtype]
+    if device.type == "cuda":
+        return f"CUDA ({torch.cuda.get_device_name(device)}), {name}"
+    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
+    return f"{device.type.upper()}{threads}, {name}"
+
+
+def why_no_cuda() -> str | None:
+    """Why CUDA cannot be used although it was to be expected here; None otherwise."""
+    if torch.cuda.is_available():
+        return None
+    if torch.version.cuda:
+        return f"this torch is built for CUDA {torch.version.cuda}, but finds no usable GPU"
+    if shutil.which("nvidia-smi"):
+        return "there is an NVIDIA driver, but this torch is built without CUDA"
+    return None

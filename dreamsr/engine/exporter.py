@@ -1,0 +1,33 @@
+"""Slim weights out of a training run or a model, checked before they are put in place."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dreamsr.config import ModelConfig, apply_overrides, from_dict, to_dict
+from dreamsr.engine import trainer
+from dreamsr.errors import UsageError
+from dreamsr.files import checkpoint, hub
+from dreamsr.files.checkpoint import Model
+
+
+def export(
+    source: str, target: Path, dtype: str, overrides: Sequence[str] = (), card: Mapping[str, Any] | None = None
+) -> Model:
+    """Write the averaged weights of a run folder, or of a model, as one .safetensors file.
+
+    overrides: `key=value` of the model's configuration, for example `name=mine sampling.lambda_end=2`;
+    card: entries laid over the model's own card.
+    """
+    if target.suffix != ".safetensors":
+        raise UsageError(f"{target} has no suffix .safetensors", f"dreamsr export {source} {target.stem}.safetensors")
+    if dtype not in checkpoint.DTYPES:
+        raise UsageError(f"dtype {dtype!r} is unknown", f"use one of {', '.join(checkpoint.DTYPES)}")
+    run = Path(source)
+    is_run = (run / trainer.STATE).is_file()
+    model = trainer.averaged(run) if is_run else checkpoint.load_model(hub.resolve(source))
+    config = from_dict(ModelConfig, apply_overrides(ModelConfig, to_dict(model.config), overrides))
+    model = replace(model, config=config, card={**model.card, **(card or {})})
+    checkpoint.save_model(target, model, checkpoint.DTYPES[dtype])
+    return checkpoint.load_model(target)

@@ -1,0 +1,172 @@
+"""A folder of pictures upscaled: what becomes what, and a pipeline of decode, network and encode."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from dreamsr.core.resize import bicubic
+from dreamsr.engine.upscaler import Upscaler, output_size
+from dreamsr.errors import DreamSRError, UsageError
+from dreamsr.files import images
+from dreamsr.files.images import Picture
+
+BAG_PIXELS = 4_000_000
+"""Output pixels that are upscaled together; bounds the memory of many small pictures."""
+_AHEAD = 4
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One file to make."""
+
+    source: Path
+    target: Path
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a task; `message` says why it was not done."""
+
+    task: Task
+    status: Literal["done", "skipped", "failed"]
+    message: str = ""
+    size: tuple[int, int] = (0, 0)
+    """(height, width) of the output"""
+
+
+def plan(source: Path, out: Path | None, scale: float, suffix: str = "") -> list[Task]:
+    """Every input with its output; raises UsageError before anything is touched.
+
+    A folder keeps its tree in `out`. Without `out`, `name_x4.png` is made beside a single picture.
+    `suffix` (".png") replaces the input's own.
+    """
+    sources = images.find(source)
+    if source.is_dir():
+        tasks = _plan_folder(source, out, sources, suffix)
+    else:
+        tasks = [Task(source, _single_target(source, out, scale, suffix))]
+    _check(tasks)
+    return tasks
+
+
+def _plan_folder(source: Path, out: Path | None, sources: list[Path], suffix: str) -> list[Task]:
+    if out is None:
+        raise UsageError(f"{source} is a folder; say where to write", f"dreamsr upscale {source} OUT")
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file; expected a folder for the pictures of {source}")
+    if out.resolve().is_relative_to(source.resolve()):
+        raise UsageError(f"{out} lies inside {source}", "give an output folder outside of the input folder")
+    if not sources:
+        raise UsageError(f"no PNG, JPEG or WebP picture in {source}")
+    targets = (out / path.relative_to(source) for path in sources)
+    return [Task(p, t.with_suffix(suffix or t.suffix)) for p, t in zip(sources, targets, strict=True)]
+
+
+def _single_target(source: Path, out: Path | None, scale: float, suffix: str) -> Path:
+    if out is None:
+        return source.with_name(f"{source.stem}_x{scale:g}{suffix or '.png'}")
+    if out.is_dir() or not out.suffix:
+        return (out / source.name).with_suffix(suffix or source.suffix)
+    if out.suffix.lower() not in images.SUFFIXES:
+        raise UsageError(f"{out} has no known suffix", f"use one of {', '.join(images.SUFFIXES)}")
+    return out
+
+
+def _check(tasks: list[Task]) -> None:
+    makers: dict[Path, Path] = {}
+    originals = {task.source.resolve() for task in tasks}
+    for task in tasks:
+        if other := makers.get(task.target):
+            raise UsageError(f"{other} and {task.source} would both become {task.target}", "rename one of them")
+        if task.target.resolve() in originals:
+            raise UsageError(f"{task.target} would overwrite an original", "give another OUT")
+        makers[task.target] = task.source
+
+
+def run(tasks: Iterable[Task], upscaler: Upscaler, scale: float, overwrite: bool = False) -> Iterator[Result]:
+    """Do every task, several small pictures at a time; a broken file is a failed result, not an end."""
+    todo: list[Task] = []
+    for task in tasks:
+        if task.target.exists() and not overwrite:
+            yield Result(task, "skipped", "exists")
+        else:
+            todo.append(task)
+    with ThreadPoolExecutor(2) as pool:
+        decoded = _ahead(pool, lambda t: (t, _attempt(images.read, t.source)), todo)
+        writing: deque[Future[Result]] = deque()
+        for bag in _bags(decoded, upscaler.model.config.scale):
+            writing.extend(pool.submit(_finish, *work) for work in _upscale(bag, upscaler, scale))
+            while len(writing) > _AHEAD:
+                yield writing.popleft().result()
+        for future in writing:
+            yield future.result()
+
+
+Decoded = tuple[Task, Picture | DreamSRError]
+
+
+def _upscale(bag: list[Decoded], upscaler: Upscaler, scale: float) -> list[tuple[Task, Picture | DreamSRError]]:
+    """The bag with its pictures enlarged."""
+    good = [(task, item) for task, item in bag if isinstance(item, Picture)]
+    outputs = iter(upscaler([picture.color for _, picture in good]) if good else [])
+    return [
+        (task, _assemble(item, next(outputs).cpu(), scale) if isinstance(item, Picture) else item) for task, item in bag
+    ]
+
+
+def _assemble(source: Picture, color: object, scale: float) -> Picture | DreamSRError:
+    import torch
+
+    assert isinstance(color, torch.Tensor)
+    if not bool(torch.isfinite(color).all()):
+        return DreamSRError("the network gave values that are not finite", "try --dtype fp32")
+    size = (color.shape[-2], color.shape[-1])
+    alpha = None if source.alpha is None else bicubic(source.alpha[None], size)[0]
+    return images.resize(replace(source, color=color, alpha=alpha), output_size(source.size, scale))
+
+
+def _finish(task: Task, item: Picture | DreamSRError) -> Result:
+    if isinstance(item, DreamSRError):
+        return Result(task, "failed", item.message)
+    failure = _attempt(lambda p: images.write(p, item), task.target)
+    if isinstance(failure, DreamSRError):
+        return Result(task, "failed", failure.message)
+    return Result(task, "done", size=item.size)
+
+
+def _attempt(function: Callable[[Path], T], path: Path) -> T | DreamSRError:
+    try:
+        return function(path)
+    except DreamSRError as error:
+        return error
+
+
+def _ahead(pool: ThreadPoolExecutor, function: Callable[[Task], T], items: Iterable[Task]) -> Iterator[T]:
+    """Results in order, a few of them computed ahead of the consumer."""
+    waiting: deque[Future[T]] = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) > _AHEAD:
+            yield waiting.popleft().result()
+    for future in waiting:
+        yield future.result()
+
+
+def _bags(decoded: Iterable[Decoded], scale: int) -> Iterator[list[Decoded]]:
+    """Consecutive pictures, at least one, up to BAG_PIXELS of output together."""
+    bag: list[Decoded] = []
+    pixels = 0
+    for task, item in decoded:
+        size = item.size[0] * item.size[1] * scale**2 if isinstance(item, Picture) else 0
+        if bag and pixels + size > BAG_PIXELS:
+            yield bag
+            bag, pixels = [], 0
+        bag.append((task, item))
+        pixels += size
+    if bag:
+        yield bag

@@ -1,0 +1,121 @@
+"""Optimizer steps as a generator; everything random is a function of the seed and the step."""
+
+import copy
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dreamsr.config import TrainConfig
+from dreamsr.core import dream
+from dreamsr.core.denoiser import Denoiser
+from dreamsr.core.networks import PatchUNet
+from dreamsr.core.process import Process
+from dreamsr.core.resize import bicubic
+from dreamsr.data import dataset
+from dreamsr.data.degrade import degrade
+from dreamsr.files import checkpoint
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One optimizer step, done."""
+
+    step: int
+    loss: float
+    lr: float
+    grad_norm: float
+    seconds: float
+    """Wall-clock time of the step."""
+
+
+@dataclass
+class State:
+    """All that changes while training."""
+
+    network: PatchUNet
+    ema: PatchUNet
+    optimizer: torch.optim.AdamW
+    step: int = 0
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Linear warm-up, a plateau, and a linear fall to zero over the last `cooldown` of the steps."""
+    rise = (step + 1) / max(1, config.warmup)
+    fall = (config.steps - step) / max(1.0, config.cooldown * config.steps)
+    return config.lr * min(1.0, rise, fall)
+
+
+def ema_decay(config: TrainConfig, step: int) -> float:
+    """The decay of the average, shorter while the run is young."""
+    return min(config.ema, (1 + step) / (10 + step))
+
+
+def new_state(config: TrainConfig, device: torch.device, start: nn.Module | None = None) -> State:
+    """Freshly initialised from the seed, or warm from the weights of `start`."""
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        network = checkpoint.build(config.model)
+    if start is not None:
+        network.load_state_dict(start.state_dict())
+    network.to(device)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
+    )
+    return State(network, copy.deepcopy(network).requires_grad_(False), optimizer)
+
+
+def train(
+    config: TrainConfig, state: State, photos: dataset.Photos, device: torch.device, dtype: torch.dtype
+) -> Iterator[Progress]:
+    """Step until `config.steps`; stop by leaving the loop. `state` is up to date at every yield."""
+    process = Process(config.model.process)
+    denoiser = Denoiser(state.network, process, config.model.prediction)
+    state.network.train()
+    while state.step < config.steps:
+        start = time.perf_counter()
+        step, lr = state.step, learning_rate(config, state.step)
+        hr, level, eps = draw_batch(config, process, photos, step, device)
+        p = config.dream_p if step >= config.dream_start else "off"
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            loss = batch_loss(denoiser, hr, level, eps, p, config)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(state.network.parameters(), config.clip)
+        for group in state.optimizer.param_groups:
+            group["lr"] = lr
+        state.optimizer.step()
+        state.optimizer.zero_grad(set_to_none=True)
+        update_ema(state.ema, state.network, ema_decay(config, step))
+        state.step += 1
+        yield Progress(state.step, loss.item(), lr, norm.item(), time.perf_counter() - start)
+
+
+def batch_loss(
+    denoiser: Denoiser, hr: Tensor, level: Tensor, eps: Tensor, p: dream.Exponent, config: TrainConfig
+) -> Tensor:
+    """The loss of high-resolution crops (B, 3, H, W): degrade, encode once, DREAM."""
+    scale = config.model.scale
+    anchor = bicubic(degrade(hr, scale), (hr.shape[-2], hr.shape[-1]))
+    u_0 = denoiser.process.to_u(hr, anchor)
+    return dream.loss(denoiser, u_0, eps, level, denoiser.condition(anchor), p=p, norm=config.loss)
+
+
+def draw_batch(
+    config: TrainConfig, process: Process, photos: dataset.Photos, step: int, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(crops, levels, noise) of a step: a function of the seed and the step alone."""
+    hr = dataset.crops(photos, config.seed, step, config.batch, config.crop)
+    uniform = torch.rand(2, config.batch, generator=dataset.generator(config.seed + 1, step), dtype=torch.float64)
+    level = process.draw(uniform[0], uniform[1] < config.first_level)
+    generator = dataset.generator(config.seed + 2, step, device)
+    eps = torch.randn(hr.shape, generator=generator, device=device)
+    return hr, level, eps
+
+
+@torch.no_grad()
+def update_ema(ema: nn.Module, network: nn.Module, decay: float) -> None:
+    """ema <- decay * ema + (1 - decay) * network, for every parameter."""
+    averages, values = list(ema.parameters()), list(network.parameters())
+    torch._foreach_lerp_(averages, values, 1 - decay)

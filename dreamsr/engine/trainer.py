@@ -1,0 +1,258 @@
+"""A training run in a folder: photos in, checkpoints, log and previews out, exact to resume.
+
+RUN/run.json            configuration and where the photos are
+RUN/state.safetensors   weights, average, optimizer, step: what --resume needs
+RUN/model.safetensors   the averaged weights, ready for `dreamsr upscale -m RUN`
+RUN/log.jsonl           one JSON object a step or validation
+RUN/samples/            bicubic | 1 step | few steps | original at every validation
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+import dreamsr
+from dreamsr.config import TrainConfig, apply_overrides, from_dict, to_dict
+from dreamsr.core.resize import bicubic
+from dreamsr.data import dataset
+from dreamsr.data.degrade import degrade
+from dreamsr.engine.evaluator import crop_to_multiple
+from dreamsr.engine.optimize import Progress, State, new_state, train
+from dreamsr.engine.upscaler import Settings, Upscaler
+from dreamsr.errors import UsageError
+from dreamsr.files import checkpoint, images
+from dreamsr.files.atomic import atomic
+from dreamsr.files.checkpoint import Model
+from dreamsr.metrics import luma, psnr
+
+STATE, WEIGHTS, LOG, RUN = "state.safetensors", "model.safetensors", "log.jsonl", "run.json"
+CHANGEABLE = ("steps", "val_every", "save_every")
+MAX_VAL = 16
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder remembers."""
+
+    config: TrainConfig
+    data: Path
+    val: Path | None
+
+
+@dataclass(frozen=True)
+class Started:
+    """Photos are decoded and training begins at `step`."""
+
+    step: int
+    photos: int
+    held_out: int
+    skipped: list[str]
+
+
+@dataclass(frozen=True)
+class Validated:
+    """PSNR on Y, crop = scale, of held-out photos by method, and the sheet that shows them."""
+
+    step: int
+    psnr_y: dict[str, float]
+    sheet: Path
+
+
+@dataclass(frozen=True)
+class Saved:
+    """State and weights are on disk; `done` at the last step."""
+
+    step: int
+    weights: Path
+    done: bool
+
+
+Event = Started | Progress | Validated | Saved
+
+
+def create(config: TrainConfig, data: Path, val: Path | None, out: Path) -> Run:
+    """Begin a run folder; an error if `out` holds one, or `data` and `val` are no folders of photos."""
+    if (out / RUN).exists():
+        raise UsageError(f"{out} already holds a training run", "go on with --resume, or give another --out")
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file; expected a folder for the run")
+    for folder in (data, val):
+        if folder is not None and not images.find(folder):
+            raise UsageError(f"no PNG, JPEG or WebP picture in {folder}")
+    run = Run(config, data.absolute(), val.absolute() if val else None)
+    _write(run, out)
+    return run
+
+
+def reopen(out: Path) -> Run:
+    """The run of a folder."""
+    try:
+        document = json.loads((out / RUN).read_text())
+    except FileNotFoundError:
+        raise UsageError(f"{out} holds no training run", "start one without --resume") from None
+    val = document["val"]
+    return Run(from_dict(TrainConfig, document["config"]), Path(document["data"]), Path(val) if val else None)
+
+
+def reconfigure(run: Run, overrides: Sequence[str], out: Path) -> Run:
+    """The run with another length or other intervals; anything else would make it another run."""
+    config = from_dict(TrainConfig, apply_overrides(TrainConfig, to_dict(run.config), overrides))
+    for key, value in to_dict(config).items():
+        if key not in CHANGEABLE and value != to_dict(run.config)[key]:
+            raise UsageError(f"{key} cannot change in a resumed run", f"only {', '.join(CHANGEABLE)} can")
+    run = replace(run, config=config)
+    _write(run, out)
+    return run
+
+
+def fit(
+    run: Run,
+    out: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    start: Model | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Event]:
+    """Train from the state in `out`, or from the beginning (warm from `start`), until done or `stop()`.
+
+    Progress of every step is logged and yielded; on leaving, the state is on disk.
+    """
+    config = run.config
+    training, held_out = _photos(run)
+    photos, skipped = dataset.load(training, config.crop, out / "photos.u8")
+    if device.type == "cuda" and photos.flat.numel() < torch.cuda.mem_get_info(device)[0] // 2:
+        photos = photos.to(device)
+    state, seconds = _restore(config, out, device, start)
+    yield Started(state.step, len(photos), len(held_out), skipped)
+    with (out / LOG).open("a") as log:
+        for progress in train(config, state, photos, device, dtype):
+            seconds += progress.seconds
+            _log(log, progress)
+            yield progress
+            done = state.step == config.steps
+            if held_out and (done or state.step % config.val_every == 0):
+                validated = validate(config, state, held_out, out)
+                _log(log, validated)
+                yield validated
+            stopping = stop()
+            if done or stopping or state.step % config.save_every == 0:
+                log.flush()
+                yield save(run, state, seconds, len(photos), out)
+            if stopping:
+                return
+
+
+def save(run: Run, state: State, seconds: float, photos: int, out: Path) -> Saved:
+    """Write the training state, then the averaged weights with their card."""
+    moments: dict[str, dict[str, Tensor]] = {"exp_avg": {}, "exp_avg_sq": {}}
+    for name, parameter in state.network.named_parameters():
+        for moment, tensors in moments.items():
+            tensors[name] = state.optimizer.state[parameter][moment]
+    groups = {"network": state.network.state_dict(), "ema": state.ema.state_dict(), **moments}
+    checkpoint.save_state(out / STATE, groups, {"step": str(state.step), "seconds": str(seconds)})
+    training = {k: v for k, v in to_dict(run.config).items() if k != "model"}
+    card = {
+        "dreamsr": dreamsr.__version__,
+        "torch": torch.__version__,
+        "training": training,
+        "step": state.step,
+        "seconds": round(seconds),
+        "photos": photos,
+    }
+    checkpoint.save_model(out / WEIGHTS, Model(run.config.model, state.ema, card), torch.float16)
+    return Saved(state.step, out / WEIGHTS, state.step == run.config.steps)
+
+
+def averaged(out: Path) -> Model:
+    """The averaged weights of a run in full precision, with their card."""
+    model = checkpoint.load_model(out / WEIGHTS)
+    _, groups = checkpoint.load_state(out / STATE)
+    checkpoint.load_weights(model.network, groups["ema"], out / STATE)
+    return model
+
+
+def validate(config: TrainConfig, state: State, paths: Sequence[Path], out: Path) -> Validated:
+    """Upscale held-out photos with the averaged weights at 1 and at the model's own number of steps."""
+    scale, few = config.model.scale, config.model.sampling.steps
+    device = next(state.ema.parameters()).device
+    model = Model(config.model, state.ema, {}).to(device)
+    hrs = [crop_to_multiple(images.read(path).color[:, :512, :512], scale) for path in paths]
+    lrs = [degrade(hr[None], scale)[0] for hr in hrs]
+    columns = {"bicubic": [bicubic(lr[None], hr.shape[-2:])[0] for lr, hr in zip(lrs, hrs, strict=True)]}
+    for steps in dict.fromkeys((1, few)):
+        label = f"{steps} steps" if steps > 1 else "1 step"
+        columns[label] = [x.cpu() for x in Upscaler(model, Settings(steps=steps))(lrs)]
+    scores = {
+        label: sum(_psnr_y(x, hr, scale) for x, hr in zip(column, hrs, strict=True)) / len(hrs)
+        for label, column in columns.items()
+    }
+    sheet = out / "samples" / f"step_{state.step:07d}.png"
+    save_sheet(sheet, [*columns.values(), hrs])
+    return Validated(state.step, scores, sheet)
+
+
+def save_sheet(path: Path, columns: Sequence[Sequence[Tensor]]) -> None:
+    """Pictures (3, h, w) side by side, a row for every picture."""
+    rows = list(zip(*columns, strict=True))
+    width, height = max(r[0].shape[2] for r in rows), sum(r[0].shape[1] + 4 for r in rows)
+    sheet = Image.new("RGB", ((width + 4) * len(columns), height))
+    top = 0
+    for row in rows:
+        for i, x in enumerate(row):
+            sheet.paste(images.to_pil(images.Picture(x)), (i * (width + 4), top))
+        top += row[0].shape[1] + 4
+    with atomic(path) as temporary:
+        sheet.save(temporary, "PNG")
+
+
+def _write(run: Run, out: Path) -> None:
+    document = {"config": to_dict(run.config), "data": str(run.data), "val": str(run.val) if run.val else None}
+    with atomic(out / RUN) as temporary:
+        temporary.write_text(json.dumps(document, indent=2))
+
+
+def _psnr_y(x: Tensor, hr: Tensor, crop: int) -> float:
+    return psnr(luma(images.to_bytes(x)), luma(images.to_bytes(hr)), crop)
+
+
+def _photos(run: Run) -> tuple[list[Path], list[Path]]:
+    paths = images.find(run.data)
+    if run.val is None:
+        return dataset.hold_out(paths)
+    held_out = images.find(run.val)
+    return paths, held_out[:: max(1, len(held_out) // MAX_VAL)][:MAX_VAL]
+
+
+def _restore(config: TrainConfig, out: Path, device: torch.device, start: Model | None) -> tuple[State, float]:
+    state = new_state(config, device, start.network if start else None)
+    if not (out / STATE).exists():
+        return state, 0.0
+    metadata, groups = checkpoint.load_state(out / STATE)
+    checkpoint.load_weights(state.network, groups["network"], out / STATE)
+    checkpoint.load_weights(state.ema, groups["ema"], out / STATE)
+    state.step = int(metadata["step"])
+    for name, parameter in state.network.named_parameters():
+        # copied into the parameter's own memory format, which the fused optimizer relies on
+        moments = {k: torch.empty_like(parameter).copy_(groups[k][name]) for k in ("exp_avg", "exp_avg_sq")}
+        state.optimizer.state[parameter] = {"step": torch.tensor(float(state.step), device=device), **moments}
+    _forget(out / LOG, state.step)
+    return state, float(metadata["seconds"])
+
+
+def _log(log: Any, event: Progress | Validated) -> None:
+    values: Mapping[str, Any] = asdict(event)
+    log.write(json.dumps({k: str(v) if isinstance(v, Path) else v for k, v in values.items()}) + "\n")
+
+
+def _forget(log: Path, step: int) -> None:
+    """Drop what was logged after the state was saved."""
+    if log.exists():
+        lines = [line for line in log.read_text().splitlines() if json.loads(line)["step"] <= step]
+        log.write_text("".join(line + "\n" for line in lines))

@@ -1,0 +1,148 @@
+"""Checkpoints: one .safetensors file holds the weights, and in its metadata what rebuilds the model."""
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from dreamsr.config import ModelConfig, from_dict, to_dict
+from dreamsr.core.denoiser import Denoiser
+from dreamsr.core.networks import PatchUNet
+from dreamsr.core.process import Process
+from dreamsr.errors import CheckpointError, ConfigError
+from dreamsr.files.atomic import atomic
+
+FORMAT = "dreamsr 1"
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network with what is needed to run it, and its card: who made it, of what, how good it is."""
+
+    config: ModelConfig
+    network: PatchUNet
+    card: dict[str, Any]
+
+    @property
+    def denoiser(self) -> Denoiser:
+        dtype = next(self.network.parameters()).dtype
+        return Denoiser(self.network, Process(self.config.process), self.config.prediction, dtype)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+    def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> "Model":
+        """A copy for inference with the network on `device` in `dtype`."""
+        network = copy.deepcopy(self.network).requires_grad_(False).eval()
+        return replace(self, network=network.to(device, dtype, memory_format=torch.channels_last))
+
+
+def build(config: ModelConfig) -> PatchUNet:
+    """A freshly initialised network, channels last."""
+    return PatchUNet(config.network).to(memory_format=torch.channels_last)
+
+
+def save_model(path: Path, model: Model, dtype: torch.dtype) -> None:
+    """Write weights in `dtype`, config and card; the file is read back before it is put in place."""
+    weights = {k: v.detach().to("cpu", dtype).contiguous() for k, v in model.network.state_dict().items()}
+    metadata = {
+        "format": FORMAT,
+        "config": json.dumps(to_dict(model.config)),
+        "card": json.dumps(model.card),
+    }
+    with atomic(path) as temporary:
+        temporary.write_bytes(save(weights, metadata))
+        _check(temporary, weights)
+
+
+def load_model(path: Path) -> Model:
+    """Rebuild a model in float32 on the CPU; raises CheckpointError for any other kind of file."""
+    metadata, weights = read_tensors(path)
+    if metadata.get("format") != FORMAT:
+        found = metadata.get("format", "none")
+        raise CheckpointError(
+            f"{path} is not a dreamsr checkpoint (its format is {found!r}, expected {FORMAT!r})",
+            "make one with `dreamsr train` or `dreamsr export`",
+        )
+    try:
+        config = from_dict(ModelConfig, json.loads(metadata["config"]))
+    except (ConfigError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} has no usable model configuration: {error}") from error
+    network = build(config)
+    load_weights(network, weights, path)
+    return Model(config, network.eval(), json.loads(metadata.get("card", "{}")))
+
+
+def describe(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(configuration, card) of a checkpoint, without building its network."""
+    metadata, _ = read_tensors(path)
+    return json.loads(metadata.get("config", "{}")), json.loads(metadata.get("card", "{}"))
+
+
+def load_weights(network: torch.nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Copy weights by name, all of them; raises CheckpointError naming the first that does not fit."""
+    own = network.state_dict()
+    for missing in sorted(own.keys() - weights.keys()):
+        raise CheckpointError(f"{path} lacks the weight {missing!r} of this network")
+    for extra in sorted(weights.keys() - own.keys()):
+        raise CheckpointError(f"{path} has a weight {extra!r} that this network does not have")
+    for name, value in own.items():
+        if weights[name].shape != value.shape:
+            raise CheckpointError(
+                f"{path}: {name!r} has shape {tuple(weights[name].shape)}, the network needs {tuple(value.shape)}"
+            )
+    network.load_state_dict({name: value.to(torch.float32) for name, value in weights.items()})
+
+
+def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """(metadata, tensors) of a safetensors file."""
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return file.metadata() or {}, tensors
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} does not exist") from None
+    except IsADirectoryError:
+        raise CheckpointError(f"{path} is a folder, expected a .safetensors file") from None
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is not a safetensors file ({error})", "pickled .pt, .pth and .ckpt files are never opened"
+        ) from None
+
+
+def save_state(path: Path, groups: Mapping[str, Mapping[str, Tensor]], metadata: Mapping[str, str]) -> None:
+    """Write named groups of tensors, as training needs them to go on."""
+    flat = {
+        f"{group}/{name}": tensor.detach().cpu().contiguous()
+        for group, tensors in groups.items()
+        for name, tensor in tensors.items()
+    }
+    with atomic(path) as temporary:
+        temporary.write_bytes(save(flat, {"format": f"{FORMAT} training state", **metadata}))
+
+
+def load_state(path: Path) -> tuple[dict[str, str], dict[str, dict[str, Tensor]]]:
+    """The inverse of `save_state`."""
+    metadata, flat = read_tensors(path)
+    if metadata.get("format") != f"{FORMAT} training state":
+        raise CheckpointError(f"{path} is not a training state of this version")
+    groups: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in flat.items():
+        group, _, name = key.partition("/")
+        groups.setdefault(group, {})[name] = tensor
+    return metadata, groups
+
+
+def _check(path: Path, weights: Mapping[str, Tensor]) -> None:
+    _, reread = read_tensors(path)
+    if not all(torch.equal(reread[name], value) for name, value in weights.items()):
+        raise CheckpointError(f"{path} does not read back as it was written; is the disk full?")

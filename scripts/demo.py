@@ -1,0 +1,62 @@
+"""Upscale four free photos with the bundled model and compare with bicubic: `make demo`.
+
+    python scripts/demo.py OUT
+
+OUT gets the reduced photos (lr/), what dreamsr made of them (sr/), and sheet.png: bicubic | dreamsr |
+original.
+"""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import skimage.data
+
+from dreamsr.core.resize import bicubic
+from dreamsr.data.degrade import degrade
+from dreamsr.engine.evaluator import Measure, crop_to_multiple
+from dreamsr.engine.trainer import save_sheet
+from dreamsr.files import images
+from dreamsr.files.images import Picture
+
+PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
+SCALE = 4
+CUT = 384
+
+
+def main() -> None:
+    out = Path(sys.argv[1])
+    originals = {name: original(name) for name in PHOTOS}
+    small = {name: degrade(hr[None], SCALE)[0] for name, hr in originals.items()}
+    for name, lr in small.items():
+        images.write(out / "lr" / f"{name}.png", Picture(lr))
+    command = ["upscale", str(out / "lr"), str(out / "sr"), "--steps", "4", "--overwrite"]
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "dreamsr", *command], check=True)
+    seconds = time.perf_counter() - start
+    enlarged = {n: bicubic(lr[None], originals[n].shape[-2:])[0] for n, lr in small.items()}
+    results = {name: images.read(out / "sr" / f"{name}.png").color for name in PHOTOS}
+    save_sheet(
+        out / "sheet.png", [[group[n][:, :CUT, :CUT] for n in PHOTOS] for group in (enlarged, results, originals)]
+    )
+    report(originals, enlarged, results)
+    print(f"dreamsr {' '.join(command)}: {seconds:.1f} s, start-up included; pictures: {out}/sheet.png")
+
+
+def original(name: str) -> "images.Tensor":
+    """A photo of scikit-image as (3, H, W) in [-1, 1], its sizes multiples of the scale."""
+    data = images.torch.from_numpy(getattr(skimage.data, name)()).permute(2, 0, 1)
+    return crop_to_multiple(images.to_unit(data), SCALE)
+
+
+def report(originals: dict, enlarged: dict, results: dict) -> None:
+    measure = Measure(crop=SCALE)
+    print(f"{'PSNR-Y in dB':12}{'bicubic':>9}{'dreamsr':>9}")
+    for name, hr in originals.items():
+        scores = [measure(group[name], hr)["psnr_y"] for group in (enlarged, results)]
+        print(f"{name:12}{scores[0]:9.2f}{scores[1]:9.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""One file rebuilds a model; every other file is refused in one line."""
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY
+from safetensors.torch import save_file
+
+from dreamsr.config import to_dict
+from dreamsr.errors import CheckpointError
+from dreamsr.files import checkpoint
+from dreamsr.files.checkpoint import Model
+
+
+def test_config_card_and_weights_come_back(tiny_model: Model, tiny_file: Path) -> None:
+    again = checkpoint.load_model(tiny_file)
+    assert again.config == TINY
+    assert again.card == {"licence": "none"}
+    for name, value in tiny_model.network.state_dict().items():
+        assert torch.equal(again.network.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize("name", ["fp16", "bf16"])
+def test_half_precision_halves_the_file(name: str, tiny_model: Model, tiny_file: Path, tmp_path: Path) -> None:
+    checkpoint.save_model(tmp_path / "half.safetensors", tiny_model, checkpoint.DTYPES[name])
+    again = checkpoint.load_model(tmp_path / "half.safetensors")
+    for key, value in tiny_model.network.state_dict().items():
+        assert torch.equal(again.network.state_dict()[key], value.to(checkpoint.DTYPES[name]).float())
+    weights = sum(v.numel() for v in again.network.state_dict().values())
+    assert tiny_file.stat().st_size - (tmp_path / "half.safetensors").stat().st_size == pytest.approx(2 * weights, 0.01)
+
+
+def test_schedules_are_not_in_the_file(tiny_file: Path) -> None:
+    _, tensors = checkpoint.read_tensors(tiny_file)
+    assert set(tensors) == set(checkpoint.build(TINY).state_dict())
+    assert not any("alpha" in name or "beta" in name or "sigma" in name for name in tensors)
+
+
+def refused(path: Path) -> CheckpointError:
+    with pytest.raises(CheckpointError) as raised:
+        checkpoint.load_model(path)
+    assert str(path) in raised.value.message
+    assert "\n" not in raised.value.message
+    return raised.value
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    assert "does not exist" in refused(tmp_path / "none.safetensors").message
+
+
+def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return exec, ("raise SystemExit('opened')",)
+
+    path = tmp_path / "model.pth"
+    path.write_bytes(pickle.dumps(Bomb()))
+    error = refused(path)
+    assert "is not a safetensors file" in error.message
+    assert "never opened" in error.hint
+    torch.save({"w": torch.zeros(1)}, path)
+    assert "is not a safetensors file" in refused(path).message
+
+
+def test_a_checkpoint_of_another_program(tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    save_file({"w": torch.zeros(1)}, path, {"format": "pt"})
+    assert "is not a dreamsr checkpoint (its format is 'pt'" in refused(path).message
+
+
+def test_a_newer_format(tmp_path: Path) -> None:
+    path = tmp_path / "newer.safetensors"
+    save_file({"w": torch.zeros(1)}, path, {"format": "dreamsr 99"})
+    assert "'dreamsr 99', expected 'dreamsr 1'" in refused(path).message
+
+
+@pytest.mark.parametrize("cut", [4, 100, 5000])
+def test_a_truncated_file(cut: int, tiny_file: Path) -> None:
+    tiny_file.write_bytes(tiny_file.read_bytes()[:cut])
+    assert "is not a safetensors file" in refused(tiny_file).message
+
+
+def written(tmp_path: Path, change: object, **metadata: str) -> Path:
+    weights = {k: v.contiguous() for k, v in checkpoint.build(TINY).state_dict().items()}
+    if callable(change):
+        change(weights)
+    path = tmp_path / "changed.safetensors"
+    save_file(weights, path, {"format": checkpoint.FORMAT, "config": json.dumps(to_dict(TINY)), **metadata})
+    return path
+
+
+def test_unknown_configuration(tmp_path: Path) -> None:
+    path = written(tmp_path, None, config='{"name": "x", "attention": true}')
+    assert "no usable model configuration: unknown key 'attention'" in refused(path).message
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda w: w.pop("leave.bias"), "lacks the weight 'leave.bias'"),
+        (lambda w: w.update(extra=torch.zeros(1)), "has a weight 'extra'"),
+        (lambda w: w.update({"leave.bias": torch.zeros(3)}), "has shape (3,), the network needs (48,)"),
+    ],
+)
+def test_weights_that_do_not_fit(change: object, words: str, tmp_path: Path) -> None:
+    assert words in refused(written(tmp_path, change)).message
+
+
+def test_a_failed_write_leaves_the_old_file(
+    tiny_model: Model, tiny_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = tiny_file.read_bytes()
+    monkeypatch.setattr(checkpoint, "save", lambda *_: before[:-50])
+    with pytest.raises(CheckpointError):
+        checkpoint.save_model(tiny_file, tiny_model, torch.float32)
+    assert tiny_file.read_bytes() == before
+    assert [p.name for p in tiny_file.parent.glob(".*")] == []

@@ -1,0 +1,89 @@
+"""Strict configurations: what is unknown or wrong is an error that says what to type."""
+
+from importlib import resources
+from typing import Any
+
+import pytest
+
+from dreamsr.config import ModelConfig, TrainConfig, apply_overrides, from_dict, known_keys, load_toml, to_dict
+from dreamsr.errors import ConfigError
+
+
+def test_round_trip() -> None:
+    config = TrainConfig(dream_p="off", steps=7)
+    assert from_dict(TrainConfig, to_dict(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value"),
+    [
+        ("steps=500", "steps", 500),
+        ("steps=1e4", "steps", 10_000),
+        ("lr=1e-3", "lr", 1e-3),
+        ("lr=1", "lr", 1.0),
+        ("dream_p=off", "dream_p", "off"),
+        ("dream_p=2", "dream_p", 2.0),
+        ("loss=l1", "loss", "l1"),
+    ],
+)
+def test_overrides(text: str, key: str, value: Any) -> None:
+    config = from_dict(TrainConfig, apply_overrides(TrainConfig, {}, [text]))
+    assert getattr(config, key) == value
+    assert type(getattr(config, key)) is type(value)
+
+
+def test_nested_overrides_leave_the_rest() -> None:
+    document = {"model": {"name": "mine", "process": {"k": 3.0}}}
+    merged = apply_overrides(TrainConfig, document, ["model.network.widths=[8, 16]", "model.process.schedule=linear"])
+    config = from_dict(TrainConfig, merged)
+    assert config.model.network.widths == (8, 16)
+    assert (config.model.name, config.model.process.k, config.model.process.schedule) == ("mine", 3.0, "linear")
+    assert document == {"model": {"name": "mine", "process": {"k": 3.0}}}
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "hint"),
+    [
+        ("stepz=5", "unknown key 'stepz'", "did you mean 'steps'?"),
+        ("model.widths=[8]", "unknown key 'model.widths'", "did you mean 'model.network.widths'?"),
+        ("k=2", "unknown key 'k'", "did you mean 'model.process.k'?"),
+        ("steps", "'steps' is not an override", "key=value"),
+        ("steps=many", "steps is 'many'; expected a whole number", ""),
+        ("steps=1.5", "steps is 1.5; expected a whole number", ""),
+        ("steps=0", "steps is 0; expected at least 1", ""),
+        ("crop=100", "crop is 100; expected a multiple of 16", ""),
+        ("dream_p=-1", "dream_p is -1.0; expected a number >= 0, or off", ""),
+        ("dream_p=maybe", "dream_p is 'maybe'; expected a number or off", ""),
+        ("model.network.widths=[]", "expected at least one width", ""),
+        ("model.process.schedule=sine", "expected cosine or linear", ""),
+    ],
+)
+def test_wrong_overrides(text: str, words: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        from_dict(TrainConfig, apply_overrides(TrainConfig, {}, [text]))
+    assert words in raised.value.message
+    assert hint in raised.value.hint
+
+
+def test_unknown_key_of_a_file_names_its_place() -> None:
+    with pytest.raises(ConfigError, match="unknown key 'model.process.kk'") as raised:
+        from_dict(TrainConfig, {"model": {"process": {"kk": 1}}})
+    assert "model.process.k" in raised.value.hint
+
+
+def test_bad_toml_names_the_file() -> None:
+    with pytest.raises(ConfigError, match=r"mine\.toml is not valid TOML"):
+        load_toml("steps =", "mine.toml")
+
+
+def test_every_key_has_a_dotted_name() -> None:
+    assert {"steps", "model.process.k", "model.network.widths", "model.sampling.steps"} <= set(known_keys())
+    assert "process.k" in known_keys(ModelConfig)
+
+
+def test_every_preset_is_valid() -> None:
+    presets = [p for p in (resources.files("dreamsr") / "presets").iterdir() if p.name.endswith(".toml")]
+    assert presets
+    for preset in presets:
+        config = from_dict(TrainConfig, load_toml(preset.read_text(), preset.name))
+        assert preset.name == f"{config.model.name}.toml"

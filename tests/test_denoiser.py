@@ -1,0 +1,62 @@
+"""What networks predict, and where pictures are clipped."""
+
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor
+
+from dreamsr.config import Prediction, ProcessConfig
+from dreamsr.core.denoiser import Condition, Denoiser
+from dreamsr.core.process import Process, level
+
+RESIDUAL = Process(ProcessConfig())
+
+
+class Answer:
+    """A network that always answers the same."""
+
+    def __init__(self, value: Tensor) -> None:
+        self.value = value
+        self.angles: list[Tensor] = []
+
+    def encode(self, anchor: Tensor) -> Tensor:
+        return anchor
+
+    def __call__(self, u: Tensor, angle: Tensor, features: Tensor) -> Tensor:
+        self.angles.append(angle)
+        return self.value
+
+
+def denoiser(value: Tensor, prediction: Prediction) -> Denoiser:
+    return Denoiser(cast(Any, Answer(value)), RESIDUAL, prediction, torch.float64)
+
+
+@pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
+@pytest.mark.parametrize("lam", [-4.0, 0.0, 4.5])
+def test_a_true_prediction_gives_the_true_picture(prediction: Prediction, lam: float) -> None:
+    generator = torch.Generator().manual_seed(5)
+    u_0, eps = torch.randn(2, 4, 3, 8, 8, generator=generator, dtype=torch.float64)
+    row = level(torch.full((4,), lam))
+    a, s = row.T.reshape(2, 4, 1, 1, 1)
+    u = a * u_0 + s * eps
+    target = denoiser(u_0, prediction).target(u_0, u, row)
+    expected = {"eps": eps, "x0": u_0, "v": a * eps - s * u_0}[prediction]
+    torch.testing.assert_close(target, expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(denoiser(u_0, prediction).to_u_0(target, u, row), u_0, rtol=1e-9, atol=1e-9)
+
+
+def test_pictures_are_clipped_not_residuals() -> None:
+    """x_0 = anchor + u_0 / k is held within [-1, 1]; a large residual alone is not clipped."""
+    anchor = torch.tensor([-0.9, 0.0, 0.9], dtype=torch.float64).view(1, 3, 1, 1)
+    u_0 = torch.tensor([3.0, -1.5, 3.0], dtype=torch.float64).view(1, 3, 1, 1)
+    result = denoiser(u_0, "x0")(torch.zeros_like(u_0), level(torch.tensor(0.0)), Condition(anchor, anchor))
+    assert RESIDUAL.to_x(result, anchor).flatten().tolist() == pytest.approx([0.6, -0.75, 1.0])
+
+
+def test_the_network_is_told_a_bounded_angle() -> None:
+    net = denoiser(torch.zeros(2, 3, 4, 4, dtype=torch.float64), "x0")
+    rows = level(torch.tensor([-30.0, 0.0]))
+    net.predict(torch.zeros(2, 3, 4, 4, dtype=torch.float64), rows, Condition(torch.zeros(1), torch.zeros(1)))
+    answer = cast(Answer, net.network)
+    assert answer.angles[0].tolist() == pytest.approx([1.0, 0.5])

@@ -1,0 +1,169 @@
+"""Real files through read and write."""
+
+import io
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import photo
+from PIL import Image, ImageCms
+
+from dreamsr.errors import DreamSRError, ImageError
+from dreamsr.files import images
+from dreamsr.files.atomic import atomic
+from dreamsr.files.images import Picture
+
+
+def pil(mode: str, size: tuple[int, int] = (24, 18)) -> Image.Image:
+    data = images.to_bytes(photo("chelsea")[:, 100 : 100 + size[1], 100 : 100 + size[0]])
+    image = Image.frombytes("RGB", size, data.permute(1, 2, 0).contiguous().numpy().tobytes())
+    if mode in ("RGBA", "LA"):
+        image.putalpha(Image.linear_gradient("L").resize(size))
+    return image.convert(mode)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+def test_lossless_round_trip(mode: str, suffix: str, tmp_path: Path) -> None:
+    image = pil(mode)
+    image.save(tmp_path / f"a{suffix}", lossless=True)
+    picture = images.read(tmp_path / f"a{suffix}")
+    assert picture.color.shape == (3, 18, 24)
+    assert (picture.alpha is not None) == (mode in ("LA", "RGBA"))
+    images.write(tmp_path / f"b{suffix}", Picture(picture.color, picture.alpha, picture.gray))
+    # WebP has no gray: it is stored as colour and comes back as colour
+    expected = image.convert("RGBA" if picture.alpha is not None else "RGB")
+    assert list(Image.open(tmp_path / f"b{suffix}").convert(expected.mode).getdata()) == list(expected.getdata())
+
+
+def test_gray_stays_gray(tmp_path: Path) -> None:
+    for name in ("a.png", "a.jpg"):
+        pil("L").save(tmp_path / name)
+        images.write(tmp_path / f"out_{name}", images.read(tmp_path / name))
+        assert Image.open(tmp_path / f"out_{name}").mode == "L"
+
+
+@pytest.mark.parametrize("mode", ["P", "1"])
+def test_palette_and_bilevel(mode: str, tmp_path: Path) -> None:
+    image = pil(mode)
+    image.save(tmp_path / "a.png")
+    expected = list(image.convert("RGB").getdata())
+    got = images.to_pil(Picture(images.read(tmp_path / "a.png").color))
+    assert list(got.getdata()) == expected
+
+
+def test_palette_with_transparency(tmp_path: Path) -> None:
+    image = pil("P")
+    image.save(tmp_path / "a.png", transparency=0)
+    assert images.read(tmp_path / "a.png").alpha is not None
+
+
+def test_16_bit_gray_is_read_over_its_whole_range(tmp_path: Path) -> None:
+    image = Image.frombytes("I;16", (3, 1), b"\x00\x00\x00\x80\xff\xff")
+    image.save(tmp_path / "a.png")
+    picture = images.read(tmp_path / "a.png")
+    assert picture.gray
+    assert images.to_bytes(picture.color)[0, 0].tolist() == [0, 128, 255]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_baked_in_once(orientation: int, tmp_path: Path) -> None:
+    image = pil("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    exif[0x010F] = "a camera"
+    image.save(tmp_path / "a.png", exif=exif)
+    turned = {
+        1: image,
+        2: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+        3: image.transpose(Image.Transpose.ROTATE_180),
+        4: image.transpose(Image.Transpose.FLIP_TOP_BOTTOM),
+        5: image.transpose(Image.Transpose.TRANSPOSE),
+        6: image.transpose(Image.Transpose.ROTATE_270),
+        7: image.transpose(Image.Transpose.TRANSVERSE),
+        8: image.transpose(Image.Transpose.ROTATE_90),
+    }[orientation]
+    images.write(tmp_path / "b.png", images.read(tmp_path / "a.png"))
+    result = Image.open(tmp_path / "b.png")
+    assert list(result.getdata()) == list(turned.getdata())
+    assert result.getexif()[0x0112] == 1
+    assert result.getexif()[0x010F] == "a camera"
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_profile_and_exif_are_carried_over(suffix: str, tmp_path: Path) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    exif = Image.Exif()
+    exif[0x9003] = "2026:01:02 03:04:05"
+    pil("RGB").save(tmp_path / f"a{suffix}", icc_profile=profile, exif=exif)
+    images.write(tmp_path / f"b{suffix}", images.read(tmp_path / f"a{suffix}"))
+    result = Image.open(tmp_path / f"b{suffix}")
+    assert result.info["icc_profile"] == profile
+    assert result.getexif()[0x9003] == "2026:01:02 03:04:05"
+
+
+def png_bytes() -> bytes:
+    buffer = io.BytesIO()
+    pil("RGB").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty"),
+        (b"these are words", "is not a PNG, JPEG or WebP picture"),
+        (b"GIF89a" + bytes(100), "is not a PNG, JPEG or WebP picture"),
+        (png_bytes()[:200], "cannot be read"),
+        (png_bytes()[:-60], "cannot be read"),
+    ],
+)
+def test_broken_files_say_what_they_are(content: bytes, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match=words) as raised:
+        images.read(path)
+    assert str(path) in raised.value.message
+    assert "\n" not in raised.value.message
+
+
+def test_animation_is_refused(tmp_path: Path) -> None:
+    pil("RGB").save(tmp_path / "a.webp", save_all=True, append_images=[pil("L").convert("RGB")])
+    with pytest.raises(ImageError, match="animated"):
+        images.read(tmp_path / "a.webp")
+
+
+def test_nothing_half_written(tmp_path: Path) -> None:
+    target = tmp_path / "a.png"
+    target.write_bytes(b"before")
+    with pytest.raises(RuntimeError), atomic(target) as temporary:  # noqa: PT012
+        temporary.write_bytes(b"half")
+        raise RuntimeError
+    assert target.read_bytes() == b"before"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DreamSRError, match="cannot be written"), atomic(tmp_path / "file" / "a.png"):
+        pass
+
+
+def test_bytes_and_units_are_inverse() -> None:
+    values = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(images.to_bytes(images.to_unit(values)), values)
+    assert images.to_bytes(torch.tensor([-7.0, 7.0])).tolist() == [0, 255]
+
+
+def test_reduction_is_pillows(tmp_path: Path) -> None:
+    image = pil("RGB", (40, 32))
+    image.save(tmp_path / "a.png")
+    small = images.resize(images.read(tmp_path / "a.png"), (16, 20))
+    assert list(images.to_pil(small).getdata()) == list(image.resize((20, 16), Image.Resampling.BICUBIC).getdata())
+
+
+def test_find_is_sorted_recursive_and_leaves_hidden_files_alone(tmp_path: Path) -> None:
+    for name in ("b.png", "a.JPG", "sub/c.webp", ".hidden.png", ".dir/d.png", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert [p.relative_to(tmp_path).as_posix() for p in images.find(tmp_path)] == ["a.JPG", "b.png", "sub/c.webp"]

@@ -1,0 +1,81 @@
+"""PatchUNet with every weight randomised: zero-initialised outputs would make these pass by themselves."""
+
+import pytest
+import torch
+from conftest import TINY, randomise
+from torch import Tensor
+
+from dreamsr.config import NetworkConfig
+from dreamsr.core.networks import PatchUNet
+from dreamsr.files import checkpoint
+
+
+def run(network: PatchUNet, height: int, width: int, batch: int = 2) -> Tensor:
+    generator = torch.Generator().manual_seed(3)
+    u, anchor = torch.randn(2, batch, 3, height, width, generator=generator)
+    angle = torch.linspace(0.1, 0.9, batch)
+    out: Tensor = network(u, angle, network.encode(anchor))
+    return out
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (1, 1), (3, 7), (17, 40), (33, 65)])
+def test_any_size(height: int, width: int) -> None:
+    out = run(randomise(PatchUNet(TINY.network)), height, width)
+    assert out.shape == (2, 3, height, width)
+    assert bool(out.isfinite().all())
+
+
+def test_output_is_alive() -> None:
+    assert float(run(randomise(PatchUNet(TINY.network)), 32, 32).std()) > 0.1
+
+
+def test_a_fresh_network_predicts_the_anchor() -> None:
+    assert float(run(PatchUNet(TINY.network), 32, 32).abs().max()) == 0
+
+
+@pytest.mark.parametrize("config", [TINY.network, NetworkConfig(widths=(8,), blocks=2, encoder_blocks=0, patch=2)])
+def test_every_parameter_has_a_gradient(config: NetworkConfig) -> None:
+    network = randomise(PatchUNet(config))
+    run(network, 32, 32).square().mean().backward()  # type: ignore[no-untyped-call]
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert bool(parameter.grad.isfinite().all()), name
+        assert float(parameter.grad.abs().max()) > 0, name
+
+
+def test_equal_after_save_and_load(tmp_path: object, tiny_model: checkpoint.Model) -> None:
+    from pathlib import Path
+
+    path = Path(str(tmp_path)) / "net.safetensors"
+    checkpoint.save_model(path, tiny_model, torch.float32)
+    with torch.no_grad():
+        again = run(checkpoint.load_model(path).network, 24, 40)
+        assert torch.equal(again, run(tiny_model.network, 24, 40))
+
+
+def test_a_picture_does_not_depend_on_its_batch() -> None:
+    network = randomise(PatchUNet(TINY.network)).double()
+    with torch.no_grad():
+        u, anchor = torch.randn(2, 3, 3, 32, 32, dtype=torch.float64)
+        angle = torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64)
+        together = network(u, angle, network.encode(anchor))
+        alone = network(u[1:2], angle[1:2], network.encode(anchor[1:2]))
+    torch.testing.assert_close(together[1:2], alone, rtol=0, atol=1e-12)
+
+
+def test_the_default_fits_into_a_wheel() -> None:
+    count = sum(p.numel() for p in PatchUNet(NetworkConfig()).parameters())
+    assert 6_000_000 < count <= 8_300_000
+
+
+def test_what_a_pixel_sees_is_bounded() -> None:
+    """A change far away changes nothing: no attention, no statistics over space."""
+    network = randomise(PatchUNet(TINY.network)).double()
+    u = torch.randn(1, 3, 16, 512, dtype=torch.float64)
+    changed = u.clone()
+    changed[..., 400:] += 1
+    with torch.no_grad():
+        angle, features = torch.tensor([0.5]), network.encode(u)
+        difference = (network(u, angle, features) - network(changed, angle, features)).abs().amax((0, 1, 2))
+    assert float(difference[:256].max()) == 0
+    assert float(difference[400:].max()) > 0

@@ -1,0 +1,66 @@
+"""The wheel holds the bundled model, and works from where it is installed."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import photo
+
+from dreamsr.files import hub, images
+from dreamsr.files.images import Picture
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def call(*command: object, cwd: Path) -> str:
+    done = subprocess.run([*map(str, command)], cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    call(
+        sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder, ROOT, cwd=folder
+    )
+    return next(folder.glob("*.whl"))
+
+
+def test_the_wheel_holds_what_it_should(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for name in (
+        "weights/bicubic-x4.safetensors",
+        "weights/bicubic-x4.md",
+        "weights/LICENSE",
+        "presets/bicubic-x4.toml",
+    ):
+        assert f"dreamsr/{name}" in names
+    assert not any(name.startswith(("tests/", "docs/", "scripts/")) for name in names)
+    assert wheel.stat().st_size < 20 * 2**20
+
+
+def test_an_installed_wheel_upscales(wheel: Path, tmp_path: Path) -> None:
+    environment = tmp_path / "env"
+    call(sys.executable, "-m", "venv", "--system-site-packages", environment, cwd=tmp_path)
+    python = environment / "bin" / "python"
+    # the packages of the environment that runs the tests, without its own dreamsr
+    libraries = call(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path).strip()
+    import torch
+
+    (Path(libraries) / "tests.pth").write_text(str(Path(torch.__file__).parents[1]))
+    call(python, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--force-reinstall", wheel, cwd=tmp_path)
+    location = call(python, "-c", "import dreamsr; print(dreamsr.__file__)", cwd=tmp_path)
+    assert Path(location.strip()).is_relative_to(environment)
+    images.write(tmp_path / "in.png", Picture(photo("chelsea")[:, :24, :32]))
+    call(environment / "bin" / "dreamsr", "upscale", "in.png", "out.png", "--steps", "1", cwd=tmp_path)
+    assert images.read(tmp_path / "out.png").size == (96, 128)
+    listed = call(environment / "bin" / "dreamsr", "models", cwd=tmp_path)
+    assert str(environment) in listed
+
+
+def test_the_checkout_finds_the_same_file() -> None:
+    assert hub.bundled()["bicubic-x4"] == ROOT / "weights" / "bicubic-x4.safetensors"
+    assert hub.resolve("bicubic-x4").stat().st_size <= 16 * 2**20

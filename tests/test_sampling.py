@@ -1,0 +1,141 @@
+"""The integrator against closed forms."""
+
+import math
+
+import pytest
+import torch
+from oracles import ddpm_posterior, gaussian, gaussian_flow, points
+from torch import Tensor
+
+from dreamsr.config import ProcessConfig
+from dreamsr.core.process import Process, level
+from dreamsr.core.sampling import SAMPLERS, Step, ddim_variance, solve
+
+COSINE = Process(ProcessConfig())
+
+
+def last(steps: object) -> Step:
+    *_, step = steps  # type: ignore[misc]
+    return step
+
+
+def lambda_rows(start: float, end: float, steps: int) -> Tensor:
+    """A uniform grid that stops short of the picture, so that no step is cut to order 1."""
+    return level(torch.linspace(start, end, steps + 1, dtype=torch.float64))
+
+
+def order_of_convergence(order: int) -> float:
+    generator = torch.Generator().manual_seed(1)
+    mean = torch.rand(64, generator=generator, dtype=torch.float64) * 1.2 - 0.6
+    variance = 0.01 + 0.39 * torch.rand(64, generator=generator, dtype=torch.float64)
+    u = torch.randn(8, 64, generator=generator, dtype=torch.float64)
+    errors = []
+    for steps in (40, 160):
+        rows = lambda_rows(-5.0, 3.5, steps)
+        end = last(solve(gaussian(mean, variance), u, rows, order=order)).u
+        exact = gaussian_flow(mean, variance, u, rows[0], rows[-1])
+        errors.append(float((end - exact).square().mean().sqrt()))
+    return math.log2(errors[0] / errors[1]) / 2
+
+
+@pytest.mark.parametrize(("order", "least"), [(1, 0.95), (2, 1.9)])
+def test_order_of_convergence(order: int, least: float) -> None:
+    assert order_of_convergence(order) > least
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("steps", [5, 20, 50])
+def test_two_points_are_found(name: str, steps: int) -> None:
+    """With the exact denoiser of two pictures every sample is one of them."""
+    generator = torch.Generator().manual_seed(2)
+    a, b = torch.rand(2, 3, 8, 8, generator=generator, dtype=torch.float64) * 2 - 1
+    sampler = SAMPLERS[name]
+    noise = torch.randn(steps + 1, 16, 3, 8, 8, generator=generator, dtype=torch.float64)
+    end = last(
+        solve(
+            points(a, b),
+            noise[-1],
+            COSINE.levels(steps),
+            order=sampler.order,
+            variance=ddim_variance(sampler.eta) if sampler.eta else None,
+            noise=lambda i: noise[i],
+        )
+    ).u
+    distance = torch.stack([(end - p).abs().amax((1, 2, 3)) for p in (a, b)])
+    assert float(distance.amin(0).max()) < 1e-9
+    assert len(distance.argmin(0).unique()) == 2
+
+
+@pytest.mark.parametrize("rows", [(1, 0), (5, 4), (100, 99), (999, 998), (999, 500)])
+def test_ancestral_step_is_the_textbook_posterior(rows: tuple[int, int]) -> None:
+    process = Process(ProcessConfig("linear", 1000, 1e-4, 0.02))
+    levels = level(process.table)[list(rows)]
+    generator = torch.Generator().manual_seed(3)
+    u, u_0, z = torch.randn(3, 4, 10, generator=generator, dtype=torch.float64)
+    step = last(solve(lambda *_: u_0, u, levels, variance=ddim_variance(1.0), noise=lambda _: z))
+    abar, abar_next = (float(a**2) for a, _ in levels)
+    mean, variance = ddpm_posterior(u, u_0, abar, abar_next)
+    torch.testing.assert_close(step.u, mean + variance**0.5 * z, rtol=0, atol=1e-9)
+
+
+def test_eta_0_is_the_ode() -> None:
+    u, u_0 = torch.randn(2, 4, 10, dtype=torch.float64)
+    levels = COSINE.levels(3)
+    silent = last(solve(lambda *_: u_0, u, levels))
+    zero = last(solve(lambda *_: u_0, u, levels, variance=ddim_variance(0.0)))
+    assert torch.equal(silent.u, zero.u)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_a_constant_estimate_gives_the_straight_solution(order: int) -> None:
+    """With m constant, u_n = a_n m + (s_n / s) (u - a m) whatever the order."""
+    u, m = torch.randn(2, 50, dtype=torch.float64)
+    rows = lambda_rows(-3, 2, 7)
+    end = last(solve(lambda *_: m, u, rows, order=order)).u
+    (a, s), (b, r) = rows[0], rows[-1]
+    torch.testing.assert_close(end, b * m + r / s * (u - a * m))
+
+
+def test_order_2_is_exact_where_the_estimate_is_linear_in_lambda() -> None:
+    """m(lambda) = lambda integrates to closed form; only the first step, of order 1, is off."""
+    rows = lambda_rows(-1.0, 1.0, 2)
+    lam = torch.log(rows[:, 0] / rows[:, 1])
+    u = torch.zeros(1, dtype=torch.float64)
+    steps = list(solve(lambda _, row: torch.log(row[0] / row[1])[None], u, rows, order=2))
+    # u_n = (s_n/s) u + s_n [e^x (x - 1)] between the two lambdas
+    integral = torch.exp(lam[2]) * (lam[2] - 1) - torch.exp(lam[1]) * (lam[1] - 1)
+    exact = rows[2, 1] / rows[1, 1] * steps[0].u + rows[2, 1] * integral
+    torch.testing.assert_close(steps[1].u, exact)
+
+
+def test_stochastic_sampling_keeps_the_variance_of_the_data() -> None:
+    variance = torch.tensor([0.04], dtype=torch.float64)
+    generator = torch.Generator().manual_seed(4)
+    draw = lambda _: torch.randn(200_000, 1, generator=generator, dtype=torch.float64)  # noqa: E731
+    rows = lambda_rows(-5, 4, 400)
+    denoise = gaussian(torch.zeros(1, dtype=torch.float64), variance)
+    end = last(solve(denoise, draw(0), rows, variance=ddim_variance(1.0), noise=draw))
+    a, s = rows[-1]
+    expected = float(a**2 * variance + s**2)
+    assert float(end.u.var()) == pytest.approx(expected, rel=0.02)
+
+
+def test_the_last_step_returns_the_estimate_and_every_step_is_yielded() -> None:
+    calls: list[float] = []
+
+    def denoise(u: Tensor, row: Tensor) -> Tensor:
+        calls.append(float(row[1]))
+        return torch.full_like(u, len(calls))
+
+    steps = list(solve(denoise, torch.zeros(3), COSINE.levels(4), order=2))
+    assert [step.i for step in steps] == [0, 1, 2, 3]
+    assert torch.equal(steps[-1].u, torch.full((3,), 4.0))
+    assert steps[-1].u.dtype == torch.float32
+    assert calls == sorted(calls, reverse=True)
+
+
+def test_a_batch_equals_its_pictures_one_by_one() -> None:
+    mean = torch.zeros(3, 8, 8, dtype=torch.float64)
+    u = torch.randn(4, 3, 8, 8, dtype=torch.float64)
+    solver = lambda v: last(solve(gaussian(mean, mean + 0.1), v, COSINE.levels(6), order=2)).u  # noqa: E731
+    assert torch.equal(solver(u), torch.cat([solver(v[None]) for v in u]))

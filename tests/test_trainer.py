@@ -1,0 +1,168 @@
+"""Runs: exact resume, overfitting, averages, the folder they leave."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY, photo
+from PIL import Image
+
+from dreamsr.config import TrainConfig
+from dreamsr.core.process import Process
+from dreamsr.data import dataset
+from dreamsr.engine import optimize, trainer
+from dreamsr.errors import UsageError
+from dreamsr.files import checkpoint, images
+from dreamsr.files.images import Picture
+
+CPU = torch.device("cpu")
+CONFIG = TrainConfig(model=TINY, steps=8, batch=4, crop=32, warmup=2, val_every=4, save_every=100)
+
+
+@pytest.fixture
+def folder(photos: Path) -> Path:
+    for i in range(20):
+        images.write(photos / f"more_{i:02}.png", Picture(photo("coffee")[:, i : i + 40, 5 * i : 5 * i + 40]))
+    return photos
+
+
+def events(run: trainer.Run, out: Path, stop_at: int | None = None) -> Iterator[trainer.Event]:
+    """The run until done, or until the step `stop_at` is complete."""
+    torch.set_num_threads(1)
+    seen = 0
+
+    def stop() -> bool:
+        nonlocal seen
+        seen += 1
+        return seen == stop_at
+
+    return trainer.fit(run, out, CPU, torch.float32, stop=stop)
+
+
+def test_stop_and_resume_is_bitwise_the_whole_run(folder: Path, tmp_path: Path) -> None:
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    list(events(trainer.create(CONFIG, folder, None, straight), straight))
+    list(events(trainer.create(CONFIG, folder, None, broken), broken, stop_at=3))
+    list(events(trainer.reopen(broken), broken, stop_at=2))
+    list(events(trainer.reopen(broken), broken))
+    (_, a), (_, b) = (checkpoint.load_state(out / trainer.STATE) for out in (straight, broken))
+    assert set(a) == {"network", "ema", "exp_avg", "exp_avg_sq"}
+    for group, tensors in a.items():
+        for name, value in tensors.items():
+            assert torch.equal(value, b[group][name]), (group, name)
+    losses = [[json.loads(line).get("loss") for line in (out / "log.jsonl").open()] for out in (straight, broken)]
+    assert losses[0] == losses[1]
+
+
+def test_what_was_logged_after_the_last_save_is_forgotten(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    list(events(trainer.create(CONFIG, folder, None, out), out, stop_at=3))
+    with (out / "log.jsonl").open("a") as log:
+        log.write(json.dumps({"step": 4, "loss": 9.0}) + "\n")
+    list(events(trainer.reopen(out), out))
+    steps = [row["step"] for row in map(json.loads, (out / "log.jsonl").open()) if "loss" in row]
+    assert steps == list(range(1, 9))
+
+
+def test_the_folder_of_a_run(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    seen = list(events(trainer.create(CONFIG, folder, None, out), out))
+    started = seen[0]
+    assert isinstance(started, trainer.Started)
+    assert (started.photos, started.held_out) == (23, 1)
+    validated = [event for event in seen if isinstance(event, trainer.Validated)]
+    assert [event.step for event in validated] == [4, 8]
+    assert set(validated[0].psnr_y) == {"bicubic", "1 step", "4 steps"}
+    sheet = Image.open(validated[-1].sheet)
+    assert sheet.size[0] == 4 * (40 + 4)
+    assert isinstance(seen[-1], trainer.Saved)
+    assert seen[-1].done
+    model = checkpoint.load_model(out / "model.safetensors")
+    assert model.config == TINY
+    assert (model.card["step"], model.card["photos"]) == (8, 23)
+    assert model.card["training"]["dream_p"] == 1.0
+
+
+def test_a_few_crops_can_be_overfitted(tmp_path: Path) -> None:
+    images.write(tmp_path / "data" / "one.png", Picture(photo("astronaut")[:, :32, 200:232]))
+    config = replace(CONFIG, steps=150, lr=5e-3, first_level=1.0, dream_p="off", model=replace(TINY))
+    losses = [
+        event.loss
+        for event in trainer.fit(
+            trainer.create(config, tmp_path / "data", None, tmp_path / "run"), tmp_path / "run", CPU, torch.float32
+        )
+        if isinstance(event, optimize.Progress)
+    ]
+    assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
+
+
+def test_dream_begins_at_its_step(folder: Path, tmp_path: Path) -> None:
+    """Before dream_start a run is bitwise the plain one, after it is not."""
+    loaded, _ = dataset.load(images.find(folder), 32, tmp_path / "cache.u8")
+
+    def losses(config: TrainConfig) -> list[float]:
+        state = optimize.new_state(config, CPU)
+        return [p.loss for p in optimize.train(config, state, loaded, CPU, torch.float32)]
+
+    # a fresh network predicts u_0 = 0 whatever u_t is, and only later differs
+    config = replace(CONFIG, lr=1e-2)
+    plain, late = losses(replace(config, dream_p="off")), losses(replace(config, dream_start=5))
+    assert plain[:5] == late[:5]
+    assert plain[5:] != late[5:]
+
+
+def test_learning_rate_is_a_function_of_steps() -> None:
+    config = replace(CONFIG, steps=1000, warmup=100, cooldown=0.4, lr=1.0)
+    assert optimize.learning_rate(config, 0) == pytest.approx(0.01)
+    assert optimize.learning_rate(config, 99) == 1
+    assert optimize.learning_rate(config, 600) == 1
+    assert optimize.learning_rate(config, 800) == pytest.approx(0.5)
+    assert optimize.learning_rate(config, 999) == pytest.approx(1 / 400)
+
+
+def test_average_starts_fast_and_follows_its_decay() -> None:
+    assert optimize.ema_decay(CONFIG, 0) == pytest.approx(0.1)
+    assert optimize.ema_decay(CONFIG, 10**6) == CONFIG.ema
+    a, b = checkpoint.build(TINY), checkpoint.build(TINY)
+    start = {k: v.clone() for k, v in a.state_dict().items()}
+    optimize.update_ema(a, b, 0.75)
+    for name, value in a.state_dict().items():
+        torch.testing.assert_close(value, 0.75 * start[name] + 0.25 * b.state_dict()[name])
+
+
+def test_batches_are_a_function_of_seed_and_step(folder: Path, tmp_path: Path) -> None:
+    loaded, _ = dataset.load(images.find(folder), 32, tmp_path / "cache.u8")
+    process = Process(TINY.process)
+    first = optimize.draw_batch(CONFIG, process, loaded, 3, CPU)
+    optimize.draw_batch(CONFIG, process, loaded, 4, CPU)
+    for a, b in zip(first, optimize.draw_batch(CONFIG, process, loaded, 3, CPU), strict=True):
+        assert torch.equal(a, b)
+    share = torch.cat([optimize.draw_batch(CONFIG, process, loaded, i, CPU)[1] for i in range(400)])
+    lam = torch.log(share[:, 0] / share[:, 1])
+    assert float((lam < -3.9999).double().mean()) == pytest.approx(0.1, abs=0.025)
+
+
+def test_a_warm_start_begins_with_the_weights(tiny_model: checkpoint.Model) -> None:
+    state = optimize.new_state(CONFIG, CPU, tiny_model.network)
+    for name, value in tiny_model.network.state_dict().items():
+        assert torch.equal(state.network.state_dict()[name], value)
+        assert torch.equal(state.ema.state_dict()[name], value)
+
+
+def test_a_run_is_not_started_twice(folder: Path, tmp_path: Path) -> None:
+    trainer.create(CONFIG, folder, None, tmp_path / "run")
+    with pytest.raises(UsageError, match="already holds a training run"):
+        trainer.create(CONFIG, folder, None, tmp_path / "run")
+    with pytest.raises(UsageError, match="holds no training run"):
+        trainer.reopen(tmp_path / "nothing")
+
+
+def test_only_the_length_of_a_run_can_change(folder: Path, tmp_path: Path) -> None:
+    run = trainer.create(CONFIG, folder, None, tmp_path / "run")
+    assert trainer.reconfigure(run, ["steps=20"], tmp_path / "run").config.steps == 20
+    assert trainer.reopen(tmp_path / "run").config.steps == 20
+    with pytest.raises(UsageError, match="lr cannot change in a resumed run"):
+        trainer.reconfigure(run, ["lr=1e-5"], tmp_path / "run")
