@@ -1,5 +1,6 @@
 # make demo    upscale four photos with the bundled model
 # make test    linter, type checker, tests
+# make docs    docs/cli.md from the program
 #
 # TORCH_INDEX chooses the build of torch, for example
 #   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -9,7 +10,7 @@ VENV ?= .venv
 TORCH_INDEX ?=
 RUN = $(VENV)/bin
 
-.PHONY: demo test clean
+.PHONY: demo test docs clean
 
 demo: $(VENV)/installed
 	$(RUN)/python scripts/demo.py out
@@ -19,6 +20,9 @@ test: $(VENV)/installed
 	$(RUN)/ruff check dreamsr tests scripts
 	$(RUN)/mypy
 	$(RUN)/python -m pytest -m "not slow and not gpu"
+
+docs: $(VENV)/installed
+	$(RUN)/python -m typer dreamsr.cli.app utils docs --name dreamsr --output docs/cli.md
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

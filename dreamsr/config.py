@@ -168,9 +168,9 @@ def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
     return cls(**values)
 
 
-def to_dict(config: object) -> dict[str, Any]:
+def to_dict(config: Any) -> dict[str, Any]:
     """The inverse of `from_dict`, ready for JSON."""
-    return dataclasses.asdict(config)  # type: ignore[call-overload, no-any-return]
+    return dataclasses.asdict(config)
 
 
 def known_keys(cls: type = TrainConfig, prefix: str = "") -> list[str]:

@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 
 import skimage.data
+import torch
+from torch import Tensor
 
 from dreamsr.core.resize import bicubic
 from dreamsr.data.degrade import degrade
@@ -24,6 +26,8 @@ PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
 SCALE = 4
 CUT = 384
 
+Group = dict[str, Tensor]
+
 
 def main() -> None:
     out = Path(sys.argv[1])
@@ -35,7 +39,7 @@ def main() -> None:
     start = time.perf_counter()
     subprocess.run([sys.executable, "-m", "dreamsr", *command], check=True)
     seconds = time.perf_counter() - start
-    enlarged = {n: bicubic(lr[None], originals[n].shape[-2:])[0] for n, lr in small.items()}
+    enlarged = {n: bicubic(lr[None], (originals[n].shape[1], originals[n].shape[2]))[0] for n, lr in small.items()}
     results = {name: images.read(out / "sr" / f"{name}.png").color for name in PHOTOS}
     save_sheet(
         out / "sheet.png", [[group[n][:, :CUT, :CUT] for n in PHOTOS] for group in (enlarged, results, originals)]
@@ -44,13 +48,13 @@ def main() -> None:
     print(f"dreamsr {' '.join(command)}: {seconds:.1f} s, start-up included; pictures: {out}/sheet.png")
 
 
-def original(name: str) -> "images.Tensor":
+def original(name: str) -> Tensor:
     """A photo of scikit-image as (3, H, W) in [-1, 1], its sizes multiples of the scale."""
-    data = images.torch.from_numpy(getattr(skimage.data, name)()).permute(2, 0, 1)
+    data = torch.from_numpy(getattr(skimage.data, name)()).permute(2, 0, 1)
     return crop_to_multiple(images.to_unit(data), SCALE)
 
 
-def report(originals: dict, enlarged: dict, results: dict) -> None:
+def report(originals: Group, enlarged: Group, results: Group) -> None:
     measure = Measure(crop=SCALE)
     print(f"{'PSNR-Y in dB':12}{'bicubic':>9}{'dreamsr':>9}")
     for name, hr in originals.items():

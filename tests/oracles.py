@@ -12,16 +12,18 @@ def gaussian(mean: Tensor, variance: Tensor) -> Denoise:
     """E[u_0 | u_t] for u_0 ~ N(mean, diag(variance))."""
 
     def denoise(u: Tensor, level: Tensor) -> Tensor:
-        a, s = level
-        return mean + a * variance / (a**2 * variance + s**2) * (u - a * mean)
+        a, s = level.unbind()
+        gain: Tensor = a * variance / (a**2 * variance + s**2)
+        return mean + gain * (u - a * mean)
 
     return denoise
 
 
 def gaussian_flow(mean: Tensor, variance: Tensor, u: Tensor, start: Tensor, end: Tensor) -> Tensor:
     """The exact solution of the probability-flow ODE from level `start` to level `end`."""
-    (a, s), (b, r) = start, end
-    return b * mean + torch.sqrt((b**2 * variance + r**2) / (a**2 * variance + s**2)) * (u - a * mean)
+    (a, s), (b, r) = start.unbind(), end.unbind()
+    ratio: Tensor = torch.sqrt((b**2 * variance + r**2) / (a**2 * variance + s**2))
+    return b * mean + ratio * (u - a * mean)
 
 
 def points(*centres: Tensor) -> Denoise:
@@ -29,7 +31,7 @@ def points(*centres: Tensor) -> Denoise:
     stack = torch.stack(centres)
 
     def denoise(u: Tensor, level: Tensor) -> Tensor:
-        a, s = level
+        a, s = level.unbind()
         distance = (u[:, None] - a * stack).square().flatten(2).sum(2)
         weights = torch.softmax(-distance / (2 * s**2), dim=1)
         return torch.einsum("bk,k...->b...", weights, stack)

@@ -66,7 +66,7 @@ def test_wrong_overrides(text: str, words: str, hint: str) -> None:
 
 
 def test_unknown_key_of_a_file_names_its_place() -> None:
-    with pytest.raises(ConfigError, match="unknown key 'model.process.kk'") as raised:
+    with pytest.raises(ConfigError, match=r"unknown key 'model\.process\.kk'") as raised:
         from_dict(TrainConfig, {"model": {"process": {"kk": 1}}})
     assert "model.process.k" in raised.value.hint
 

@@ -111,8 +111,8 @@ def test_reference_vector(
     moved = dream.rectify(u, X0, estimate, row, p)
     torch.testing.assert_close(moved[0], torch.tensor(noisy, dtype=torch.float64), rtol=0, atol=2e-8)
     wanted = from_eps(prediction, torch.tensor([target], dtype=torch.float64), moved, row[None])
-    # an eps error of 1e-8 is a large x0 error where alpha is small
-    scale = 1 if prediction != "x0" else float(row[1] / row[0])
+    # the printed digits of eps are an error of u_0 that grows where alpha is small
+    scale = 1 if prediction == "eps" else float(row[1] / row[0])
     torch.testing.assert_close(denoiser.target(X0, moved, row), wanted, rtol=0, atol=2e-8 * max(1, scale))
 
 
@@ -120,14 +120,17 @@ def test_reference_vector(
 def test_off_is_bitwise_the_plain_loss_and_large_p_comes_to_it(prediction: Prediction) -> None:
     row = level(DDPM.table[400])
     denoiser, recorder, condition = setup(prediction, GUESS)
-    run = lambda p: dream.loss(denoiser, X0, EPS, row, condition, p=p, norm="l2")  # noqa: E731
+
+    def run(p: dream.Exponent) -> Tensor:
+        return dream.loss(denoiser, X0, EPS, row, condition, p=p, norm="l2")
+
     off = run("off")
     assert len(recorder.calls) == 1
     u = row[0] * X0 + row[1] * EPS
     plain = (denoiser.predict(u, row, condition) - denoiser.target(X0, u, row)).square().mean()
     assert torch.equal(off, plain)
     torch.testing.assert_close(run(1e6), off)
-    assert float(off) > 0
+    assert off.item() > 0
 
 
 def test_p_0_rectifies_fully() -> None:
@@ -145,8 +148,9 @@ def test_a_perfect_network_moves_nothing_and_has_no_loss(prediction: Prediction,
     row = level(DDPM.table[250])
     denoiser, recorder, condition = setup(prediction, EPS)
     loss = dream.loss(denoiser, X0, EPS, row, condition, p=p, norm="l2")
-    assert float(loss) < 1e-20
-    torch.testing.assert_close(recorder.calls[1]["u"], recorder.calls[0]["u"], rtol=0, atol=1e-12)
+    # not exactly 0: this network knows the level as a float32 angle
+    assert loss.item() < 1e-12
+    torch.testing.assert_close(recorder.calls[1]["u"], recorder.calls[0]["u"], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("p", [0.0, 0.5, 1.0, 3.0])
@@ -166,7 +170,7 @@ def test_two_passes_the_first_silent() -> None:
     u_0, eps = X0.expand(3, -1), torch.randn(3, 4, dtype=torch.float64)
     rows = level(torch.tensor([-1.0, 0.0, 2.0]))
     before = u_0.clone(), eps.clone()
-    dream.loss(denoiser, u_0, eps, rows, condition, p=1, norm="l2").backward()  # type: ignore[no-untyped-call]
+    dream.loss(denoiser, u_0, eps, rows, condition, p=1, norm="l2").backward()
     first, second = recorder.calls
     assert (first["grad"], first["training"]) == (False, False)
     assert (second["grad"], second["training"]) == (True, True)
@@ -179,9 +183,14 @@ def test_two_passes_the_first_silent() -> None:
 def test_every_submodule_gets_its_own_flag_back() -> None:
     network = nn.Sequential(nn.Dropout(), nn.Dropout())
     network[0].eval()
-    with pytest.raises(ValueError, match="inside"), dream.frozen(network):
-        assert not any(module.training for module in network.modules())
-        raise ValueError("inside")
+
+    def fail_inside() -> None:
+        with dream.frozen(network):
+            assert not any(module.training for module in network.modules())
+            raise ValueError("inside")
+
+    with pytest.raises(ValueError, match="inside"):
+        fail_inside()
     assert [module.training for module in network.modules()] == [True, False, True]
 
 
@@ -191,7 +200,7 @@ def test_the_gradient_does_not_pass_the_first_estimate() -> None:
     recorder = Recorder(lambda u, _: u)
     denoiser = Denoiser(cast(Any, recorder), DDPM, "x0", torch.float64)
     condition = Condition(torch.zeros(1), torch.zeros(1))
-    dream.loss(denoiser, X0, EPS, row, condition, p=1, norm="l2").backward()  # type: ignore[no-untyped-call]
+    dream.loss(denoiser, X0, EPS, row, condition, p=1, norm="l2").backward()
     moved = recorder.calls[1]["u"]
     expected = (2 * (moved - X0) * moved).mean()
     assert recorder.weight.grad is not None

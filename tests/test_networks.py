@@ -36,7 +36,7 @@ def test_a_fresh_network_predicts_the_anchor() -> None:
 @pytest.mark.parametrize("config", [TINY.network, NetworkConfig(widths=(8,), blocks=2, encoder_blocks=0, patch=2)])
 def test_every_parameter_has_a_gradient(config: NetworkConfig) -> None:
     network = randomise(PatchUNet(config))
-    run(network, 32, 32).square().mean().backward()  # type: ignore[no-untyped-call]
+    run(network, 32, 32).square().mean().backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
         assert bool(parameter.grad.isfinite().all()), name

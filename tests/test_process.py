@@ -7,7 +7,7 @@ import torch
 
 from dreamsr.config import ProcessConfig
 from dreamsr.core.dream import strength
-from dreamsr.core.process import Process, level
+from dreamsr.core.process import Grid, Process, level
 from dreamsr.errors import UsageError
 
 SR3 = Process(ProcessConfig("linear", 2000, 1e-6, 1e-2, anchored=False, k=1.0))
@@ -80,8 +80,8 @@ def test_time_is_the_inverse_of_lambda(process: Process) -> None:
 @pytest.mark.parametrize("process", [SR3, DDPM, COSINE])
 @pytest.mark.parametrize("steps", [1, 2, 4, 50])
 @pytest.mark.parametrize("grid", ["lambda", "time"])
-def test_levels_run_from_noise_to_the_picture(process: Process, steps: int, grid: str) -> None:
-    levels = process.levels(steps, grid)  # type: ignore[arg-type]
+def test_levels_run_from_noise_to_the_picture(process: Process, steps: int, grid: Grid) -> None:
+    levels = process.levels(steps, grid)
     assert levels.dtype == torch.float64
     assert levels.shape == (steps + 1, 2)
     assert levels[-1].tolist() == [1.0, 0.0]
@@ -102,7 +102,7 @@ def test_time_grid_of_the_whole_table_is_the_table() -> None:
 
 
 def test_time_grid_that_repeats_a_level_names_the_largest_step_count() -> None:
-    with pytest.raises(UsageError, match="1001 steps.*above 1000") as raised:
+    with pytest.raises(UsageError, match=r"1001 steps.*above 1000") as raised:
         DDPM.levels(1001, "time")
     assert "at most 1000" in raised.value.hint
 

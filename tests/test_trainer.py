@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -42,6 +43,10 @@ def events(run: trainer.Run, out: Path, stop_at: int | None = None) -> Iterator[
     return trainer.fit(run, out, CPU, torch.float32, stop=stop)
 
 
+def logged(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
 def test_stop_and_resume_is_bitwise_the_whole_run(folder: Path, tmp_path: Path) -> None:
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     list(events(trainer.create(CONFIG, folder, None, straight), straight))
@@ -53,7 +58,7 @@ def test_stop_and_resume_is_bitwise_the_whole_run(folder: Path, tmp_path: Path) 
     for group, tensors in a.items():
         for name, value in tensors.items():
             assert torch.equal(value, b[group][name]), (group, name)
-    losses = [[json.loads(line).get("loss") for line in (out / "log.jsonl").open()] for out in (straight, broken)]
+    losses = [[row.get("loss") for row in logged(out)] for out in (straight, broken)]
     assert losses[0] == losses[1]
 
 
@@ -63,7 +68,7 @@ def test_what_was_logged_after_the_last_save_is_forgotten(folder: Path, tmp_path
     with (out / "log.jsonl").open("a") as log:
         log.write(json.dumps({"step": 4, "loss": 9.0}) + "\n")
     list(events(trainer.reopen(out), out))
-    steps = [row["step"] for row in map(json.loads, (out / "log.jsonl").open()) if "loss" in row]
+    steps = [row["step"] for row in logged(out) if "loss" in row]
     assert steps == list(range(1, 9))
 
 
@@ -76,8 +81,8 @@ def test_the_folder_of_a_run(folder: Path, tmp_path: Path) -> None:
     validated = [event for event in seen if isinstance(event, trainer.Validated)]
     assert [event.step for event in validated] == [4, 8]
     assert set(validated[0].psnr_y) == {"bicubic", "1 step", "4 steps"}
-    sheet = Image.open(validated[-1].sheet)
-    assert sheet.size[0] == 4 * (40 + 4)
+    with Image.open(validated[-1].sheet) as sheet:
+        assert sheet.size[0] == 4 * (96 + 4)
     assert isinstance(seen[-1], trainer.Saved)
     assert seen[-1].done
     model = checkpoint.load_model(out / "model.safetensors")

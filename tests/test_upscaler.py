@@ -1,12 +1,14 @@
 """The promise of the upscaler: size, range, and a result that depends on the picture and the seed alone."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from conftest import photo
+from conftest import TINY, photo, randomise
 from torch import Tensor
 
+from dreamsr.config import NetworkConfig
 from dreamsr.core.resize import bicubic
 from dreamsr.data.degrade import degrade
 from dreamsr.engine.upscaler import HALO, Settings, Upscaler, output_size
@@ -61,8 +63,6 @@ def test_every_step_is_yielded(upscaler: Upscaler) -> None:
 
 
 def test_a_fresh_model_is_bicubic() -> None:
-    from conftest import TINY
-
     fresh = Upscaler(Model(TINY, checkpoint.build(TINY), {}), Settings(steps=2, tile=128))
     x = pictures()[0]
     torch.testing.assert_close(fresh([x])[0], bicubic(x[None], (160, 240))[0].clamp(-1, 1), rtol=0, atol=1e-5)
@@ -85,8 +85,15 @@ def test_tiles_equal_the_whole_within_a_level(steps: int) -> None:
     assert whole_against_tiles(bundled().to("cpu"), steps) <= 2 / 255
 
 
-def test_tiles_equal_the_whole_on_randomised_weights(tiny_model: Model) -> None:
-    assert whole_against_tiles(tiny_model, 3) <= 2 / 255
+@pytest.mark.parametrize(("steps", "most"), [(1, 1e-5), (3, 2 / 255)])
+def test_tiles_equal_the_whole_on_randomised_weights(steps: int, most: float) -> None:
+    """Random weights look as far as they can, here 24 pixels, which the halo covers.
+
+    One step is equal; over several the end of the canvas, which lies elsewhere, is felt a little.
+    """
+    config = replace(TINY, network=NetworkConfig(widths=(8,), blocks=1, encoder_blocks=1))
+    model = Model(config, randomise(checkpoint.build(config)), {}).to("cpu")
+    assert whole_against_tiles(model, steps) <= most
 
 
 def test_no_tint() -> None:
@@ -116,9 +123,9 @@ def test_output_size(size: tuple[int, int], scale: float, expected: tuple[int, i
         ({"sampler": "euler"}, "sampler 'euler' is unknown"),
     ],
 )
-def test_wrong_settings(change: dict[str, int], words: str) -> None:
+def test_wrong_settings(change: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        Settings(**change)  # type: ignore[arg-type]
+        Settings(**change)
 
 
 @pytest.mark.parametrize("tile", [64, 250])

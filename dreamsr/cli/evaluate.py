@@ -18,12 +18,12 @@ DIGITS = {"psnr_y": 2, "psnr_rgb": 2, "psnr_lr": 2, "s_per_mp": 2}
 
 
 def evaluate(
-    sr: Annotated[Path | None, typer.Argument(metavar="[SR_DIR]", help="Upscaled pictures.")] = None,
-    hr: Annotated[Path | None, typer.Argument(metavar="[HR_DIR]", help="Their originals, of the same names.")] = None,
+    sr: Annotated[Path | None, typer.Argument(metavar="SR_DIR", help="Upscaled pictures.")] = None,
+    hr: Annotated[Path | None, typer.Argument(metavar="HR_DIR", help="Their originals, of the same names.")] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="Measure this model on --data instead.")] = None,
     data: Annotated[Path | None, typer.Option(help="High-resolution pictures; they are degraded here.")] = None,
     scale: Annotated[
-        int | None, typer.Option("--scale", "-s", help="Reduction of --data; must be the model's.")
+        int | None, typer.Option("--scale", "-s", help="Reduction; two folders: measure bicubic beside them.")
     ] = None,
     steps: Annotated[str, typer.Option(help="Step counts to measure, as 1,4,10,50.")] = "1,4",
     sampler: options.Sampler = None,
@@ -50,7 +50,7 @@ def evaluate(
     if model and data and not (sr or hr):
         rows = _model_rows(model, data, scale, steps, sampler, seed, tile, device, dtype, measure)
     elif sr and hr and not (model or data):
-        rows = _pair_rows(sr, hr, measure)
+        rows = _pair_rows(sr, hr, scale, measure)
     else:
         raise UsageError("nothing to measure", "dreamsr eval SR_DIR HR_DIR, or dreamsr eval --model M --data HR_DIR")
     if json:
@@ -60,13 +60,14 @@ def evaluate(
         console.say(measure.protocol)
 
 
-def _pair_rows(sr: Path, hr: Path, measure: "Measure") -> "list[Row]":
+def _pair_rows(sr: Path, hr: Path, scale: int | None, measure: "Measure") -> "list[Row]":
     from dreamsr.engine import evaluator
 
     pairing = evaluator.pair(sr, hr)
     for path in pairing.unpaired:
         console.warn(f"{path} has no partner and is left out")
-    return _collect(evaluator.evaluate_pairs(pairing, measure), len(pairing.pairs))
+    rows = evaluator.evaluate_pairs(pairing, measure, scale)
+    return _collect(rows, len(pairing.pairs) * (1 if scale is None else 2))
 
 
 def _model_rows(

@@ -15,7 +15,7 @@ def export(
     target: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="The file to make.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the model's configuration, as name=mine."),
+        typer.Argument(metavar="KEY=VALUE", help="Changes to the model's configuration, as name=mine."),
     ] = None,
     dtype: Annotated[str, typer.Option(help="fp16, bf16, fp32: precision of the stored weights.")] = "fp16",
     card: Annotated[

@@ -12,15 +12,17 @@ from dreamsr.files.hub import DEFAULT_MODEL
 Model = Annotated[
     str,
     typer.Option(
-        "--model", "-m", help="Bundled name, .safetensors file, run folder, or org/repo[@revision][:file] on the Hub."
+        "--model",
+        "-m",
+        help="Bundled name, .safetensors file, run folder, or org/repo, org/repo@revision, org/repo:file on the Hub.",
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 Dtype = Annotated[str, typer.Option(help="auto, fp32, bf16, fp16: precision of the network.")]
 Seed = Annotated[int, typer.Option(help="Seed of the noise; the same seed makes the same picture.")]
-Sampler = Annotated[str | None, typer.Option(help="ddim, ddpm, dpmpp-2m.  [default: the model's]")]
+Sampler = Annotated[str | None, typer.Option(help="ddim, ddpm, dpmpp-2m (default: the model's)")]
 Tile = Annotated[int, typer.Option("--tile", "-t", help="Side of the tiles in output pixels.")]
-BatchSize = Annotated[int, typer.Option(help="Tiles in one call of the network; does not change the result.")]
+BatchSize = Annotated[int | None, typer.Option(help="Tiles in one call of the network (default: 1 on a CPU, else 16)")]
 LpipsWeights = Annotated[Path | None, typer.Option(help="LPIPS weights; else $DREAMSR_LPIPS_WEIGHTS, else the cache.")]
 DEFAULT = DEFAULT_MODEL
 

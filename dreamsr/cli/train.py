@@ -22,13 +22,11 @@ if TYPE_CHECKING:
 def train(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")],
     data: Annotated[Path | None, typer.Option(help="Folder of photos to train on.")] = None,
-    val: Annotated[Path | None, typer.Option(help="Folder of held-out photos.  [default: a few of --data]")] = None,
+    val: Annotated[Path | None, typer.Option(help="Folder of held-out photos (default: a few of --data)")] = None,
     config: Annotated[str, typer.Option("--config", "-c", help="Preset or TOML file.")] = "bicubic-x4",
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[KEY=VALUE]...", help="Changes to the configuration, as steps=5000 or model.process.k=2."
-        ),
+        typer.Argument(metavar="KEY=VALUE", help="Changes to the configuration, as steps=5000 or model.process.k=2."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     init: Annotated[str | None, typer.Option(help="Start from the weights of this model.")] = None,

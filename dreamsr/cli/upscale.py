@@ -1,5 +1,6 @@
 """`dreamsr upscale`"""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -18,19 +19,19 @@ Format = Literal["auto", "png", "jpg", "webp"]
 
 def upscale(
     source: Annotated[Path, typer.Argument(metavar="IN", help="A picture, or a folder (its tree is kept).")],
-    target: Annotated[Path | None, typer.Argument(metavar="[OUT]", help="A file or a folder.")] = None,
+    target: Annotated[Path | None, typer.Argument(metavar="OUT", help="A file or a folder.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The same as OUT.")] = None,
     model: options.Model = options.DEFAULT,
-    steps: Annotated[int | None, typer.Option(help="Sampling steps.  [default: the model's]")] = None,
+    steps: Annotated[int | None, typer.Option(help="Sampling steps (default: the model's)")] = None,
     sampler: options.Sampler = None,
     scale: Annotated[
-        float | None, typer.Option("--scale", "-s", help="Output size / input size.  [default: the model's]")
+        float | None, typer.Option("--scale", "-s", help="Output size / input size (default: the model's)")
     ] = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     tile: options.Tile = 256,
-    batch_size: options.BatchSize = 1,
+    batch_size: options.BatchSize = None,
     format: Annotated[
         Format, typer.Option("--format", "-f", help="Format of the output; auto: as the input's.")
     ] = "auto",
@@ -48,11 +49,14 @@ def upscale(
 
     if target and output:
         raise UsageError(f"OUT is given twice: {target} and {output}", "leave one out")
-    settings = Settings(steps, sampler, seed, tile, batch_size)
+    settings = Settings(steps, sampler, seed, tile, 1 if batch_size is None else batch_size)
     loaded = checkpoint.load_model(hub.resolve(model))
     factor = _check_scale(scale, loaded.config.scale)
     tasks = job.plan(source, target or output, factor, "" if format == "auto" else f".{format}")
-    upscaler = Upscaler(loaded.to(*setup.compute(device, dtype)), settings)
+    chosen, precision = setup.compute(device, dtype)
+    if batch_size is None and chosen.type != "cpu":
+        settings = replace(settings, batch=16)
+    upscaler = Upscaler(loaded.to(chosen, precision), settings)
     used = f"{upscaler.steps} steps" if upscaler.steps > 1 else "1 step"
     console.say(f"{len(tasks)} pictures with {loaded.config.name}, {used}, x{factor:g}")
     try:

@@ -30,8 +30,7 @@ class Block(nn.Module):
         self.width = width
         self.conv1 = nn.Conv2d(width, width, 3, padding=1)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]
+        _zero(self.conv2)
         size = 2 * width
         self.film = nn.Linear(EMBEDDING, size) if modulated else nn.Parameter(torch.zeros(1, size))
         if isinstance(self.film, nn.Linear):
@@ -43,7 +42,8 @@ class Block(nn.Module):
         film = self.film(embedding) if isinstance(self.film, nn.Linear) else self.film
         scale, shift = film[:, :, None, None].to(x.dtype).chunk(2, dim=1)
         h = channel_norm(x) * (1 + scale) + shift
-        return x + self.conv2(F.silu(self.conv1(h)))
+        residual: Tensor = self.conv2(F.silu(self.conv1(h)))
+        return x + residual
 
 
 class LevelEmbedding(nn.Module):
@@ -60,7 +60,7 @@ class LevelEmbedding(nn.Module):
         k = torch.arange(1, FREQUENCIES + 1, device=angle.device, dtype=torch.float32)
         phase = math.pi * angle.float()[:, None] * k
         waves = torch.cat([phase.sin(), phase.cos()], dim=1)
-        embedded: Tensor = self.mlp(waves.to(self.mlp[0].weight.dtype))
+        embedded: Tensor = self.mlp(waves.to(next(self.mlp.parameters()).dtype))
         return embedded
 
 
@@ -85,8 +85,7 @@ class PatchUNet(nn.Module):
         self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairs)
         self.grow = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in pairs)
         self.leave = nn.Conv2d(widths[0], pixels, 3, padding=1)
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
+        _zero(self.leave)
 
     @property
     def granularity(self) -> int:
@@ -95,7 +94,7 @@ class PatchUNet(nn.Module):
 
     def encode(self, anchor: Tensor) -> Tensor:
         """Features of the anchor (B, 3, H, W), computed once a picture: (B, C, h, w)."""
-        x = self.enter_anchor(self._patches(anchor))
+        x: Tensor = self.enter_anchor(self._patches(anchor))
         for block in self.encoder:
             x = block(x, None)
         return x
@@ -128,6 +127,11 @@ class PatchUNet(nn.Module):
 def granularity(config: NetworkConfig) -> int:
     """Output pixels that one pixel of the network's coarsest level stands for."""
     return int(config.patch * 2 ** (len(config.widths) - 1))
+
+
+def _zero(layer: nn.Module) -> None:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
 
 
 def _stage(width: int, blocks: int) -> nn.ModuleList:

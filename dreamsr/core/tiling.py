@@ -64,7 +64,7 @@ class Layout:
 
     def views(self, flat: Tensor) -> list[Tensor]:
         """The canvases (3, H, W) inside a flat bag, sharing its memory."""
-        parts = flat.split([3 * h * w for h, w in self.canvases])
+        parts = torch.split(flat, [3 * h * w for h, w in self.canvases])
         return [part.view(3, h, w) for part, (h, w) in zip(parts, self.canvases, strict=True)]
 
     def pack(self, pictures: Sequence[Tensor]) -> Tensor:

@@ -48,11 +48,11 @@ def load(paths: Sequence[Path], crop: int, cache: Path) -> tuple[Photos, list[st
                 continue
             file.write(images.to_bytes(color).permute(1, 2, 0).contiguous().numpy().tobytes())
             kept.append((height, width))
-    if not kept:
-        raise UsageError(
-            f"no photo of at least {crop}x{crop} pixels among {len(paths)} files",
-            "give a folder of larger photos with --data, or a smaller crop=",
-        )
+        if not kept:
+            raise UsageError(
+                f"no photo of at least {crop}x{crop} pixels among {len(paths)} files",
+                "give a folder of larger photos with --data, or a smaller crop=",
+            )
     sizes = torch.tensor(kept)
     lengths = sizes.prod(1) * 3
     flat = torch.from_numpy(np.memmap(cache, dtype=np.uint8, mode="c"))

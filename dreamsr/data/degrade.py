@@ -11,6 +11,10 @@ def quantize(x: Tensor) -> Tensor:
 
 
 def degrade(hr: Tensor, scale: int) -> Tensor:
-    """Bicubic reduction as Pillow's, rounded to 8 bits; (B, 3, H, W) in [-1, 1], sizes multiples of `scale`."""
-    size = (hr.shape[-2] // scale, hr.shape[-1] // scale)
-    return quantize(bicubic(hr, size))
+    """Bicubic reduction as Pillow's: rows, then columns, each rounded to 8 bits.
+
+    (B, 3, H, W) in [-1, 1] to (B, 3, H / scale, W / scale).
+    """
+    height, width = hr.shape[-2:]
+    narrow = quantize(bicubic(hr, (height, width // scale)))
+    return quantize(bicubic(narrow, (height // scale, width // scale)))

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from dreamsr.core.resize import bicubic
-from dreamsr.data.degrade import degrade, quantize
+from dreamsr.data.degrade import degrade
 from dreamsr.engine.upscaler import Upscaler
 from dreamsr.errors import DreamSRError, UsageError
 from dreamsr.files import checkpoint, hub, images
@@ -46,7 +46,7 @@ class Measure:
         if self.lpips:
             scores["lpips"] = self.lpips(images.to_unit(a), images.to_unit(b))
         if lr is not None:
-            again = quantize(bicubic(images.to_unit(a)[None], (lr.shape[-2], lr.shape[-1])))[0]
+            again = degrade(images.to_unit(a)[None], a.shape[-1] // lr.shape[-1])[0]
             scores["psnr_lr"] = psnr(images.to_bytes(again), images.to_bytes(lr))
         return scores
 
@@ -86,14 +86,23 @@ def pair(first: Path, second: Path) -> Pairing:
     return Pairing([(key, ours[key], theirs[key]) for key in common], unpaired)
 
 
-def evaluate_pairs(pairing: Pairing, measure: Measure) -> Iterator[Row]:
-    """Score every pair; pictures of different sizes are an error that names them."""
+def evaluate_pairs(pairing: Pairing, measure: Measure, scale: int | None = None) -> Iterator[Row]:
+    """Score every pair; pictures of different sizes are an error that names them.
+
+    With `scale`, both are cut to a multiple of it, bicubic is measured beside them, and the LR-PSNR
+    tells how well the picture, reduced again, agrees with the reduced original.
+    """
     for name, sr_path, hr_path in pairing.pairs:
         sr, hr = images.read(sr_path).color, images.read(hr_path).color
         if sr.shape != hr.shape:
             sizes = " and ".join(f"{p} is {x.shape[2]}x{x.shape[1]}" for p, x in ((sr_path, sr), (hr_path, hr)))
             raise DreamSRError(f"the pictures differ in size: {sizes}")
-        yield Row(name, "given", measure(sr, hr))
+        lr = None
+        if scale is not None:
+            sr, hr = crop_to_multiple(sr, scale), crop_to_multiple(hr, scale)
+            lr = degrade(hr[None], scale)[0]
+            yield _bicubic_row(name, hr, lr, measure)
+        yield Row(name, "given", measure(sr, hr, lr))
 
 
 def evaluate_model(upscaler: Upscaler, paths: Sequence[Path], steps: Sequence[int], measure: Measure) -> Iterator[Row]:
@@ -104,13 +113,17 @@ def evaluate_model(upscaler: Upscaler, paths: Sequence[Path], steps: Sequence[in
         lr = degrade(hr[None], scale)[0]
         size = (hr.shape[-2], hr.shape[-1])
         name = path.stem
-        yield Row(name, "bicubic", measure(bicubic(lr[None], size)[0], hr, lr))
+        yield _bicubic_row(name, hr, lr, measure)
         for count in steps:
             run = replace(upscaler, settings=replace(upscaler.settings, steps=count))
             start = time.perf_counter()
             sr = run([lr], [size])[0].cpu()
             seconds = (time.perf_counter() - start) / (size[0] * size[1] / 1e6)
             yield Row(name, f"{count} steps" if count > 1 else "1 step", {**measure(sr, hr, lr), "s_per_mp": seconds})
+
+
+def _bicubic_row(name: str, hr: Tensor, lr: Tensor, measure: Measure) -> Row:
+    return Row(name, "bicubic", measure(bicubic(lr[None], (hr.shape[-2], hr.shape[-1]))[0], hr, lr))
 
 
 def crop_to_multiple(hr: Tensor, scale: int) -> Tensor:

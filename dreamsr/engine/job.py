@@ -4,8 +4,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor
 
 from dreamsr.core.resize import bicubic
 from dreamsr.engine.upscaler import Upscaler, output_size
@@ -13,8 +17,8 @@ from dreamsr.errors import DreamSRError, UsageError
 from dreamsr.files import images
 from dreamsr.files.images import Picture
 
-BAG_PIXELS = 4_000_000
-"""Output pixels that are upscaled together; bounds the memory of many small pictures."""
+_BAG_BATCHES = 4
+"""Full batches of tiles that a bag of small pictures may fill: the last one of them may be part empty."""
 _AHEAD = 4
 
 T = TypeVar("T")
@@ -57,8 +61,8 @@ def plan(source: Path, out: Path | None, scale: float, suffix: str = "") -> list
 def _plan_folder(source: Path, out: Path | None, sources: list[Path], suffix: str) -> list[Task]:
     if out is None:
         raise UsageError(f"{source} is a folder; say where to write", f"dreamsr upscale {source} OUT")
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file; expected a folder for the pictures of {source}")
+    if blocked := next((p for p in (out, *out.parents) if p.exists() and not p.is_dir()), None):
+        raise UsageError(f"{blocked} is a file; expected a folder for the pictures of {source}")
     if out.resolve().is_relative_to(source.resolve()):
         raise UsageError(f"{out} lies inside {source}", "give an output folder outside of the input folder")
     if not sources:
@@ -99,7 +103,7 @@ def run(tasks: Iterable[Task], upscaler: Upscaler, scale: float, overwrite: bool
     with ThreadPoolExecutor(2) as pool:
         decoded = _ahead(pool, lambda t: (t, _attempt(images.read, t.source)), todo)
         writing: deque[Future[Result]] = deque()
-        for bag in _bags(decoded, upscaler.model.config.scale):
+        for bag in _bags(decoded, upscaler):
             writing.extend(pool.submit(_finish, *work) for work in _upscale(bag, upscaler, scale))
             while len(writing) > _AHEAD:
                 yield writing.popleft().result()
@@ -119,10 +123,7 @@ def _upscale(bag: list[Decoded], upscaler: Upscaler, scale: float) -> list[tuple
     ]
 
 
-def _assemble(source: Picture, color: object, scale: float) -> Picture | DreamSRError:
-    import torch
-
-    assert isinstance(color, torch.Tensor)
+def _assemble(source: Picture, color: Tensor, scale: float) -> Picture | DreamSRError:
     if not bool(torch.isfinite(color).all()):
         return DreamSRError("the network gave values that are not finite", "try --dtype fp32")
     size = (color.shape[-2], color.shape[-1])
@@ -131,11 +132,10 @@ def _assemble(source: Picture, color: object, scale: float) -> Picture | DreamSR
 
 
 def _finish(task: Task, item: Picture | DreamSRError) -> Result:
-    if isinstance(item, DreamSRError):
-        return Result(task, "failed", item.message)
-    failure = _attempt(lambda p: images.write(p, item), task.target)
+    failure = item if isinstance(item, DreamSRError) else _attempt(partial(images.write, picture=item), task.target)
     if isinstance(failure, DreamSRError):
-        return Result(task, "failed", failure.message)
+        return Result(task, "failed", "; ".join(filter(None, (failure.message, failure.hint))))
+    assert isinstance(item, Picture)
     return Result(task, "done", size=item.size)
 
 
@@ -157,16 +157,16 @@ def _ahead(pool: ThreadPoolExecutor, function: Callable[[Task], T], items: Itera
         yield future.result()
 
 
-def _bags(decoded: Iterable[Decoded], scale: int) -> Iterator[list[Decoded]]:
-    """Consecutive pictures, at least one, up to BAG_PIXELS of output together."""
+def _bags(decoded: Iterable[Decoded], upscaler: Upscaler) -> Iterator[list[Decoded]]:
+    """Consecutive pictures, at least one, whose tiles fill up to _BAG_BATCHES batches together."""
     bag: list[Decoded] = []
-    pixels = 0
+    tiles = 0
     for task, item in decoded:
-        size = item.size[0] * item.size[1] * scale**2 if isinstance(item, Picture) else 0
-        if bag and pixels + size > BAG_PIXELS:
+        count = upscaler.tiles(item.size) if isinstance(item, Picture) else 0
+        if bag and tiles + count > _BAG_BATCHES * upscaler.settings.batch:
             yield bag
-            bag, pixels = [], 0
+            bag, tiles = [], 0
         bag.append((task, item))
-        pixels += size
+        tiles += count
     if bag:
         yield bag

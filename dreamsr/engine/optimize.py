@@ -81,7 +81,7 @@ def train(
         p = config.dream_p if step >= config.dream_start else "off"
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             loss = batch_loss(denoiser, hr, level, eps, p, config)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         norm = nn.utils.clip_grad_norm_(state.network.parameters(), config.clip)
         for group in state.optimizer.param_groups:
             group["lr"] = lr
@@ -117,5 +117,6 @@ def draw_batch(
 @torch.no_grad()
 def update_ema(ema: nn.Module, network: nn.Module, decay: float) -> None:
     """ema <- decay * ema + (1 - decay) * network, for every parameter."""
-    averages, values = list(ema.parameters()), list(network.parameters())
+    averages: list[Tensor] = list(ema.parameters())
+    values: list[Tensor] = list(network.parameters())
     torch._foreach_lerp_(averages, values, 1 - decay)

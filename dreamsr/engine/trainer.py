@@ -185,7 +185,7 @@ def validate(config: TrainConfig, state: State, paths: Sequence[Path], out: Path
     model = Model(config.model, state.ema, {}).to(device)
     hrs = [crop_to_multiple(images.read(path).color[:, :512, :512], scale) for path in paths]
     lrs = [degrade(hr[None], scale)[0] for hr in hrs]
-    columns = {"bicubic": [bicubic(lr[None], hr.shape[-2:])[0] for lr, hr in zip(lrs, hrs, strict=True)]}
+    columns = {"bicubic": [bicubic(lr[None], (hr.shape[1], hr.shape[2]))[0] for lr, hr in zip(lrs, hrs, strict=True)]}
     for steps in dict.fromkeys((1, few)):
         label = f"{steps} steps" if steps > 1 else "1 step"
         columns[label] = [x.cpu() for x in Upscaler(model, Settings(steps=steps))(lrs)]

@@ -64,6 +64,11 @@ class Upscaler:
         span = self.settings.span or (own.lambda_start, own.lambda_end)
         return self.model.denoiser.process.levels(self.steps, self.settings.grid, span)
 
+    def tiles(self, size: tuple[int, int]) -> int:
+        """How many tiles an input of (height, width) takes."""
+        scale = self.model.config.scale
+        return len(Layout(((scale * size[0], scale * size[1]),), self.settings.tile, HALO).tiles)
+
     @property
     def steps(self) -> int:
         return self.settings.steps or self.model.config.sampling.steps

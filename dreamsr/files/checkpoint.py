@@ -43,12 +43,12 @@ class Model:
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> "Model":
         """A copy for inference with the network on `device` in `dtype`."""
         network = copy.deepcopy(self.network).requires_grad_(False).eval()
-        return replace(self, network=network.to(device, dtype, memory_format=torch.channels_last))
+        return replace(self, network=_channels_last(network.to(device, dtype)))
 
 
 def build(config: ModelConfig) -> PatchUNet:
     """A freshly initialised network, channels last."""
-    return PatchUNet(config.network).to(memory_format=torch.channels_last)
+    return _channels_last(PatchUNet(config.network))
 
 
 def save_model(path: Path, model: Model, dtype: torch.dtype) -> None:
@@ -140,6 +140,12 @@ def load_state(path: Path) -> tuple[dict[str, str], dict[str, dict[str, Tensor]]
         group, _, name = key.partition("/")
         groups.setdefault(group, {})[name] = tensor
     return metadata, groups
+
+
+def _channels_last(network: PatchUNet) -> PatchUNet:
+    # torch's type stubs do not know this argument of Module.to
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
 
 
 def _check(path: Path, weights: Mapping[str, Tensor]) -> None:

@@ -8,6 +8,7 @@ from dreamsr.errors import CheckpointError, UsageError
 
 DEFAULT_MODEL = "bicubic-x4"
 HUB_FILE = RUN_FILE = "model.safetensors"
+_WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".onnx")
 _HUB_NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(:(?P<file>[\w./-]+))?")
 
 
@@ -29,14 +30,13 @@ def resolve(name: str) -> Path:
         return path / RUN_FILE
     if path.is_file():
         return path
+    hint = f"give a bundled name ({', '.join(known) or 'none here'}), a .safetensors file, or org/repo"
+    if path.is_dir():
+        raise UsageError(f"{name} is a folder without {RUN_FILE}", hint)
     match = _HUB_NAME.fullmatch(name)
-    if path.suffix or path.is_dir() or match is None:
-        what = f"{name} is a folder" if path.is_dir() else f"there is no file {name}"
-        if not path.suffix and not path.is_dir():
-            what = f"model {name!r} is unknown"
-        raise UsageError(
-            what, f"give a bundled name ({', '.join(known) or 'none here'}), a .safetensors file, or org/repo"
-        )
+    if match is None or Path(match["repo"]).suffix in _WEIGHT_SUFFIXES:
+        is_file = path.suffix in _WEIGHT_SUFFIXES
+        raise UsageError(f"there is no file {name}" if is_file else f"model {name!r} is unknown", hint)
     return download(match["repo"], match["file"] or HUB_FILE, match["revision"])
 
 

@@ -61,27 +61,28 @@ def _decode(image: Image.Image, path: Path) -> Picture:
     if getattr(image, "n_frames", 1) > 1:
         raise ImageError(f"{path} is animated; only still pictures are upscaled")
     image.load()
-    metadata = _metadata(image)
     lossless = image.format == "PNG"
+    turned = _ORIENTATION in image.getexif()
     image = ImageOps.exif_transpose(image)
+    metadata = _metadata(image, turned)
     gray = image.mode in ("1", "L", "LA", "I;16", "I", "F")
     alpha = None
     if image.has_transparency_data:
         image = image.convert("LA" if gray else "RGBA")
         alpha = _to_tensor(image.getchannel("A"))
     if image.mode.startswith("I"):
-        image = image.point(lambda v: v * (255 / 65535)).convert("L")
+        image = image.point(lambda v: v * (255 / 65535) + 0.5).convert("L")
     return Picture(_to_tensor(image.convert("RGB")), alpha, gray, metadata, lossless)
 
 
-def _metadata(image: Image.Image) -> dict[str, bytes]:
+def _metadata(image: Image.Image, turned: bool) -> dict[str, bytes]:
     metadata: dict[str, bytes] = {}
     if profile := image.info.get("icc_profile"):
         metadata["icc_profile"] = profile
     exif = image.getexif()
+    if turned:
+        exif[_ORIENTATION] = 1
     if len(exif):
-        if _ORIENTATION in exif:
-            exif[_ORIENTATION] = 1
         metadata["exif"] = exif.tobytes()
     return metadata
 
@@ -123,20 +124,16 @@ def resize(picture: Picture, size: tuple[int, int]) -> Picture:
 
 
 def write(path: Path, picture: Picture) -> None:
-    """Encode by the suffix of `path` and put the whole file in place in one step."""
+    """Encode by the suffix of `path`; raises ImageError for what the format cannot hold."""
     kind = _FORMATS[path.suffix.lower()]
-    options = dict(_SAVE_OPTIONS[kind])
-    if kind == "WEBP" and picture.lossless:
-        options = {"lossless": True}
-    image = to_pil(picture)
+    if kind == "JPEG" and picture.alpha is not None:
+        raise ImageError(f"{path}: JPEG has no transparency, which this picture has", "write PNG or WebP")
+    options = {"lossless": True} if kind == "WEBP" and picture.lossless else _SAVE_OPTIONS[kind]
     with atomic(path) as temporary:
-        image.save(temporary, kind, **options, **picture.metadata)
-
-
-def output_suffix(source: Path, picture: Picture) -> str:
-    """The source's own suffix where its format holds the data, else .png."""
-    suffix = source.suffix.lower()
-    return ".png" if _FORMATS[suffix] == "JPEG" and picture.alpha is not None else source.suffix
+        try:
+            to_pil(picture).save(temporary, kind, **options, **picture.metadata)
+        except ValueError as error:
+            raise ImageError(f"{path} cannot be written: {error}") from error
 
 
 def find(root: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Path]:

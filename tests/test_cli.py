@@ -1,0 +1,380 @@
+"""The program as people run it: `main` in this process, its words, exit codes and files."""
+
+import json
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import photo
+from PIL import Image
+from rich.console import Console
+
+from dreamsr.cli import console, options
+from dreamsr.cli.app import main
+from dreamsr.errors import UsageError
+from dreamsr.files import images
+from dreamsr.files.images import Picture
+
+
+@pytest.fixture
+def program(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> "Program":
+    monkeypatch.chdir(tmp_path)
+    return Program(monkeypatch, capfd)
+
+
+class Program:
+    """Call `program("upscale", ...)`: exit code, stdout and stderr."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+        self.monkeypatch, self.capfd = monkeypatch, capfd
+
+    def __call__(self, *arguments: object) -> tuple[int, str, str]:
+        self.monkeypatch.setattr(sys, "argv", ["dreamsr", *map(str, arguments)])
+        self.monkeypatch.setattr(console, "_talk", Console(stderr=True, highlight=False, soft_wrap=True))
+        self.capfd.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        out, err = self.capfd.readouterr()
+        return code, out, err
+
+
+def load(path: Path | str) -> Image.Image:
+    """A file as Pillow sees it, closed again."""
+    with Image.open(path) as image:
+        image.load()
+        return image
+
+
+def small(path: Path, color: torch.Tensor | None = None) -> Path:
+    images.write(path, Picture(photo("chelsea")[:, :20, :30] if color is None else color))
+    return path
+
+
+def test_a_single_file_gets_a_name_beside_it(program: Program, tiny_file: Path, tmp_path: Path) -> None:
+    source = small(tmp_path / "in" / "cat.jpg")
+    code, out, err = program("upscale", source, "-m", tiny_file, "--steps", 2)
+    assert (code, out) == (0, "")
+    assert load(tmp_path / "in" / "cat_x4.png").size == (120, 80)
+    assert "device: CPU" in err
+    assert "1 done" in err
+
+
+def test_a_folder_keeps_its_tree_and_formats(program: Program, tiny_file: Path, tmp_path: Path) -> None:
+    for name in ("a.png", "sub/b.jpg", "sub/deep/c.webp", "sub/a.png", "D.JPEG"):
+        small(tmp_path / "in" / name)
+    (tmp_path / "in" / "notes.txt").write_text("no picture")
+    code, _, err = program("upscale", "in", "out", "-m", tiny_file, "--steps", 1)
+    assert code == 0, err
+    made = sorted(p.relative_to("out").as_posix() for p in Path("out").rglob("*") if p.is_file())
+    assert made == ["D.JPEG", "a.png", "sub/a.png", "sub/b.jpg", "sub/deep/c.webp"]
+    formats = {p.name: load(p).format for p in Path("out").rglob("*") if p.is_file()}
+    assert formats == {"a.png": "PNG", "b.jpg": "JPEG", "c.webp": "WEBP", "D.JPEG": "JPEG"}
+    assert "[5/5]" in err
+
+
+def test_existing_outputs_are_skipped_and_said_so(program: Program, tiny_file: Path, tmp_path: Path) -> None:
+    small(tmp_path / "in" / "a.png")
+    small(tmp_path / "in" / "b.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.png").write_bytes(b"mine")
+    code, _, err = program("upscale", "in", "out", "-m", tiny_file, "--steps", 1)
+    assert code == 0
+    assert "skipped" in err
+    assert "1 done, 1 skipped" in err
+    assert Path("out/a.png").read_bytes() == b"mine"
+    assert program("upscale", "in", "out", "-m", tiny_file, "--steps", 1, "--overwrite")[0] == 0
+    assert load("out/a.png").size == (120, 80)
+
+
+def test_a_broken_file_is_reported_and_the_rest_is_done(program: Program, tiny_file: Path, tmp_path: Path) -> None:
+    for name in ("a.png", "z.png"):
+        small(tmp_path / "in" / name)
+    whole = (tmp_path / "in" / "a.png").read_bytes()
+    broken = {"empty.png": b"", "text.jpg": b"words", "cut.png": whole[: len(whole) // 2]}
+    for name, content in broken.items():
+        (tmp_path / "in" / name).write_bytes(content)
+    code, _, err = program("upscale", "in", "out", "-m", tiny_file, "--steps", 1)
+    assert code == 1
+    assert "2 done, 3 failed" in err
+    for words in ("in/empty.png is empty", "in/text.jpg is not a PNG", "in/cut.png cannot be read"):
+        assert words in err
+    assert sorted(p.name for p in Path("out").iterdir()) == ["a.png", "z.png"]
+    for name, content in broken.items():
+        assert (tmp_path / "in" / name).read_bytes() == content
+
+
+def test_gray_alpha_orientation(program: Program, tiny_file: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    base = images.to_pil(Picture(photo("chelsea")[:, :20, :30]))
+    base.convert("L").save(folder / "gray.jpg")
+    transparent = base.copy()
+    transparent.putalpha(Image.linear_gradient("L").resize(base.size))
+    transparent.save(folder / "alpha.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    base.save(folder / "turned.jpg", exif=exif)
+    assert program("upscale", "in", "out", "-m", tiny_file, "--steps", 1)[0] == 0
+    assert load("out/gray.jpg").mode == "L"
+    alpha = load("out/alpha.png")
+    assert alpha.mode == "RGBA"
+    again = alpha.getchannel("A").resize(base.size, Image.Resampling.BICUBIC)
+    expected = transparent.getchannel("A")
+    assert max(abs(a - b) for a, b in zip(again.tobytes(), expected.tobytes(), strict=True)) <= 6
+    turned = load("out/turned.jpg")
+    assert turned.size == (80, 120)
+    assert turned.getexif()[0x0112] == 1
+
+
+@pytest.mark.parametrize(
+    ("scale", "size"), [("4", (120, 80)), ("2", (60, 40)), ("1.5", (45, 30)), ("3.3", (99, 66)), ("1", (30, 20))]
+)
+def test_scale(scale: str, size: tuple[int, int], program: Program, tiny_file: Path, tmp_path: Path) -> None:
+    small(tmp_path / "a.png")
+    assert program("upscale", "a.png", "out.png", "-s", scale, "-m", tiny_file, "--steps", 1)[0] == 0
+    assert load("out.png").size == size
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (7, 3)])
+def test_tiny_pictures(size: tuple[int, int], program: Program, tiny_file: Path, tmp_path: Path) -> None:
+    small(tmp_path / "a.png", torch.rand(3, *size) * 2 - 1)
+    assert program("upscale", "a.png", "-o", "out.webp", "-m", tiny_file)[0] == 0
+    assert load("out.webp").size == (4 * size[1], 4 * size[0])
+
+
+def test_results_do_not_depend_on_the_folder(program: Program, tiny_file: Path, tmp_path: Path) -> None:
+    for i, name in enumerate(("a", "b", "c", "d")):
+        small(tmp_path / "in" / f"{name}.png", photo("coffee")[:, 10 * i : 30 + 10 * i, : 40 - 5 * i])
+    program("upscale", "in", "out", "-m", tiny_file, "--sampler", "ddpm")
+    program("upscale", "in/c.png", "c.png", "-m", tiny_file, "--sampler", "ddpm")
+    assert Path("out/c.png").read_bytes() == Path("c.png").read_bytes()
+
+
+def test_format(program: Program, tiny_file: Path, tmp_path: Path) -> None:
+    small(tmp_path / "in" / "a.jpg")
+    assert program("upscale", "in", "out", "-f", "webp", "-m", tiny_file, "--steps", 1)[0] == 0
+    assert [p.name for p in Path("out").iterdir()] == ["a.webp"]
+
+
+def test_alpha_does_not_fit_into_jpeg(program: Program, tiny_file: Path, tmp_path: Path) -> None:
+    images.write(tmp_path / "a.png", Picture(torch.zeros(3, 9, 9), torch.zeros(1, 9, 9)))
+    code, _, err = program("upscale", "a.png", "a.jpg", "-m", tiny_file, "--steps", 1)
+    assert code == 1
+    assert "JPEG has no transparency" in err
+    assert not Path("a.jpg").exists()
+
+
+def bad_inputs(folder: Path) -> None:
+    """A folder of pictures, a file where a folder should be, and checkpoints of other kinds."""
+    small(folder / "in" / "a.png")
+    small(folder / "in" / "a.jpg")
+    small(folder / "one" / "a.png")
+    (folder / "file").write_text("a file")
+    (folder / "empty").mkdir()
+    (folder / "model.pth").write_bytes(pickle.dumps({"w": 1}))
+    (folder / "model.safetensors").write_bytes(b"not a checkpoint")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ("upscale in out --steps 0", 2, "--steps is 0; expected a whole number of at least 1"),
+        ("upscale in out --steps -5", 2, "--steps is -5"),
+        ("upscale in out --steps many", 2, "--steps"),
+        ("upscale in out --sampler euler", 2, "sampler 'euler' is unknown"),
+        ("upscale in out --model nothing", 2, "model 'nothing' is unknown"),
+        ("upscale in out --model none.safetensors", 2, "there is no file none.safetensors"),
+        ("upscale in out --model model.pth", 1, "model.pth is not a safetensors file"),
+        ("upscale in out --model model.safetensors", 1, "model.safetensors is not a safetensors file"),
+        ("upscale in out --scale 5", 2, "--scale is 5; this model makes 1 to 4"),
+        ("upscale in out --scale 0.5", 2, "--scale is 0.5"),
+        ("upscale in out --tile 100", 2, "--tile is 100; expected a multiple of 8 above 64"),
+        ("upscale in out --batch-size 0", 2, "--batch-size is 0"),
+        ("upscale in out --device cuda:99", 2, "device 'cuda:99' cannot be used"),
+        ("upscale in out --device toaster", 2, "device 'toaster' cannot be used"),
+        ("upscale in out --dtype fp8", 2, "dtype 'fp8' is unknown"),
+        ("upscale in file", 2, "file is a file; expected a folder"),
+        ("upscale in file/sub", 2, "file is a file; expected a folder"),
+        ("upscale in in/out", 2, "in/out lies inside in"),
+        ("upscale in in", 2, "in lies inside in"),
+        ("upscale in", 2, "in is a folder; say where to write"),
+        ("upscale in out -o out", 2, "OUT is given twice"),
+        ("upscale in out -f png", 2, "would both become out/a.png"),
+        ("upscale in/a.png in/a.png", 2, "in/a.png would overwrite an original"),
+        ("upscale in/a.png out.gif", 2, "out.gif has no known suffix"),
+        ("upscale missing out", 2, "missing does not exist"),
+        ("upscale empty out", 2, "no PNG, JPEG or WebP picture in empty"),
+        ("upscale in out --colour", 2, "--colour"),
+        ("train --out run", 2, "no photos to train on"),
+        ("train --data in --out run stepz=5", 2, "unknown key 'stepz'"),
+        ("train --data in --out run -c nothing", 2, "there is no preset and no file 'nothing'"),
+        ("train --data in --out file", 2, "file is a file; expected a folder"),
+        ("train --data empty --out run", 2, "no PNG, JPEG or WebP picture in empty"),
+        ("train --data in --out run --stop-after soon", 2, "'soon' is not a duration"),
+        ("train --data in --out run", 2, "no photo of at least 128x128 pixels"),
+        ("train --resume --out run", 2, "run holds no training run"),
+        ("train --resume --out run --data in", 2, "--resume goes on with the photos"),
+        ("eval in", 2, "nothing to measure"),
+        ("eval one empty", 2, "no picture of one has a partner"),
+        ("eval --model MODEL --data in --steps 0", 2, "--steps is '0'"),
+        ("eval --model MODEL --data in --steps 4,x", 2, "--steps is '4,x'"),
+        ("eval --model MODEL --data in --scale 2", 2, "--scale is 2; this model makes x4"),
+        ("eval --model MODEL --data empty", 2, "no PNG, JPEG or WebP picture in empty"),
+        ("eval in in --lpips-weights none", 2, "there is no file none"),
+        ("export MODEL out.pth", 2, "out.pth has no suffix .safetensors"),
+        ("export MODEL out.safetensors --dtype int8", 2, "dtype 'int8' is unknown"),
+        ("export MODEL out.safetensors colour=red", 2, "unknown key 'colour'"),
+        ("export none.safetensors out.safetensors", 2, "there is no file none.safetensors"),
+        ("export model.pth out.safetensors", 1, "model.pth is not a safetensors file"),
+        ("export MODEL model.safetensors", 2, "model.safetensors exists"),
+    ],
+)
+def test_bad_input(arguments: str, code: int, words: str, program: Program, tiny_file: Path, tmp_path: Path) -> None:
+    bad_inputs(tmp_path)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    named = arguments.replace("MODEL", str(tiny_file)).split()
+    if named[0] == "upscale" and "--model" not in named:
+        named += ["--model", str(tiny_file)]
+    got, out, err = program(*named)
+    assert (got, out) == (code, "")
+    assert words in err
+    assert "Traceback" not in err
+    after = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file() and p.name != "run.json"}
+    assert after == before
+
+
+def test_a_folder_that_cannot_be_made(program: Program, tiny_file: Path, tmp_path: Path) -> None:
+    small(tmp_path / "a.png")
+    (tmp_path / "file").write_text("")
+    code, _, err = program("upscale", "a.png", "file/b.png", "-m", tiny_file, "--steps", 1)
+    assert code == 1
+    assert "file/b.png cannot be written" in err
+
+
+def test_train_eval_export_upscale(program: Program, photos: Path, tmp_path: Path) -> None:
+    tiny = ["model.network.widths=[8, 16]", "model.network.blocks=1", "model.network.encoder_blocks=1"]
+    short = ["steps=4", "batch=2", "crop=32", "val_every=2", "warmup=1"]
+    code, out, err = program("train", "--data", photos, "--val", photos, "--out", "run", *short, *tiny)
+    assert (code, out) == (0, ""), err
+    assert "4 photos, 4 held out" in err
+    assert "step 4: finished" in err
+    code, out, err = program("export", "run", "mine.safetensors", "name=mine", "sampling.steps=2")
+    assert (code, out) == (0, "mine.safetensors\n"), err
+    code, _, err = program("upscale", photos, "out", "-m", "mine.safetensors", "-s", "1")
+    assert code == 0
+    assert "with mine, 2 steps" in err
+    code, out, _ = program("eval", "out", photos, "--json")
+    document = json.loads(out)
+    assert code == 0
+    assert [row["picture"] for row in document["pictures"]] == ["astronaut", "chelsea", "coffee", "rocket"]
+    assert set(document["means"]["given"]) == {"psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb"}
+    code, out, _ = program("eval", "-m", "run", "--data", photos, "--steps", "1,2")
+    rows = [line.split("\t")[0] for line in out.splitlines()]
+    assert (code, rows) == (0, ["mean of 4", "bicubic", "1 step", "2 steps"])
+    code, _, err = program("train", "--resume", "--out", "run", "steps=6")
+    assert code == 0
+    assert "from step 4" in err
+    code, _, err = program("train", "--data", photos, "--out", "warm", "--init", "mine.safetensors", *short)
+    assert code == 0, err
+
+
+def test_eval_with_a_scale_measures_bicubic_beside(program: Program, tmp_path: Path) -> None:
+    small(tmp_path / "hr" / "a.png", photo("chelsea")[:, :41, :62])
+    code, out, err = program("eval", "hr", "hr", "--scale", 4, "--json")
+    assert code == 0, err
+    means = json.loads(out)["means"]
+    assert set(means) == {"bicubic", "given"}
+    assert means["given"]["psnr_lr"] is None
+    assert means["bicubic"]["psnr_y"] < 40
+
+
+def test_eval_names_what_has_no_partner(program: Program, tmp_path: Path) -> None:
+    for name in ("sr/a.png", "sr/b.png", "hr/a.jpg", "hr/c.png"):
+        small(tmp_path / name)
+    code, out, err = program("eval", "sr", "hr")
+    assert code == 0
+    assert "sr/b.png has no partner" in err
+    assert "hr/c.png has no partner" in err
+    assert "mean of 1" in out
+
+
+def test_eval_of_different_sizes_is_an_error(program: Program, tmp_path: Path) -> None:
+    small(tmp_path / "sr" / "a.png")
+    small(tmp_path / "hr" / "a.png", torch.zeros(3, 8, 9))
+    code, _, err = program("eval", "sr", "hr")
+    assert code == 1
+    assert "sr/a.png is 30x20 and hr/a.png is 9x8" in err
+
+
+def test_equal_pictures_survive_json(program: Program, tmp_path: Path) -> None:
+    small(tmp_path / "hr" / "a.png")
+    code, out, _ = program("eval", "hr", "hr", "--json")
+    assert code == 0
+    assert json.loads(out)["means"]["given"]["psnr_y"] is None
+
+
+def test_models_lists_what_is_bundled(program: Program) -> None:
+    code, out, _ = program("models")
+    assert code == 0
+    assert any(line.startswith("bicubic-x4\tx4\t") for line in out.splitlines())
+    code, out, _ = program("models", "--json")
+    assert json.loads(out)[0]["card"]["licence"] == "CC BY-SA 4.0"
+
+
+def test_version(program: Program) -> None:
+    code, out, _ = program("--version")
+    assert code == 0
+    assert out.startswith("dreamsr 0.")
+
+
+def test_ctrl_c_while_training_saves_and_stops(photos: Path, tmp_path: Path) -> None:
+    tiny = ["model.network.widths=[8]", "model.network.blocks=1", "batch=2", "crop=32", "steps=1000000"]
+    command = [sys.executable, "-m", "dreamsr", "train", "--data", str(photos), "--out", "run", *tiny]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        for line in process.stderr:
+            if line.startswith("step"):
+                break
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+    assert process.returncode == 0, rest
+    assert "saved" in rest
+    assert (tmp_path / "run" / "state.safetensors").exists()
+
+
+def test_ctrl_c_while_upscaling_keeps_what_is_finished(tiny_file: Path, tmp_path: Path) -> None:
+    for i in range(60):
+        small(tmp_path / "in" / f"{i:02}.png", photo("coffee")[:, :100, :150])
+    command = [sys.executable, "-m", "dreamsr", "upscale", "in", "out", "-m", str(tiny_file), "--steps", "8"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("out/*.png")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "finished pictures are kept" in err
+    made = list((tmp_path / "out").iterdir())
+    assert 0 < len(made) < 60
+    assert all(p.suffix == ".png" and images.read(p).size == (400, 600) for p in made)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("25m", 1500), ("2h", 7200), ("1h30m", 5400), ("1m5s", 65)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert options.seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "1d", "-5", "5 m"])
+def test_no_durations(text: str) -> None:
+    with pytest.raises(UsageError):
+        options.seconds(text)
