@@ -54,8 +54,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 class Advance(Protocol):
     """Report one item done."""
 
-    def __call__(self, text: str, line: str | None = None) -> None:
-        """`text` is shown beside the bar, `line` is printed as well."""
+    def __call__(self, label: str, text: str, remark: bool = False) -> None:
+        """`label` stands beside the bar; `text` is a line where there is no bar, and everywhere if a `remark`."""
 
 
 @contextmanager
@@ -75,16 +75,16 @@ def progress(total: int, unit: str) -> Iterator[Advance]:
     with bar:
         job = bar.add_task("", total=total, rate="")
 
-        def advance(text: str, line: str | None = None) -> None:
+        def advance(label: str, text: str, remark: bool = False) -> None:
             nonlocal done
             done += 1
             rate = f"{done / max(1e-9, time.monotonic() - start):.2f} {unit}/s"
-            if line is not None:
-                _talk.print(escape(line))
+            if remark:
+                _talk.print(escape(text))
             elif not _talk.is_terminal:
                 eta = (total - done) * (time.monotonic() - start) / done
                 _talk.print(escape(f"[{done}/{total}] {text} ({rate}, {duration(eta)} left)"))
-            bar.update(job, advance=1, description=escape(text), rate=rate)
+            bar.update(job, advance=1, description=escape(label), rate=rate)
 
         yield advance
 

@@ -104,7 +104,7 @@ def _collect(rows: "Iterator[Row]", total: int) -> "list[Row]":
     with console.progress(total, "measures") as advance:
         for row in rows:
             collected.append(row)
-            advance(f"{row.picture}, {row.method}: {row.scores['psnr_y']:.2f} dB")
+            advance(row.picture, f"{row.picture}, {row.method}: {row.scores['psnr_y']:.2f} dB")
     return collected
 
 

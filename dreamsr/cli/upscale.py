@@ -82,12 +82,11 @@ def _report(results: "Iterable[job.Result]", total: int) -> dict[str, int]:
     with console.progress(total, "pictures") as advance:
         for result in results:
             counts[result.status] += 1
-            name = str(result.task.source)
-            height, width = result.size
-            line = {
-                "done": None,
-                "skipped": f"skipped: {result.task.target} exists (--overwrite makes it again)",
+            task, (height, width) = result.task, result.size
+            text = {
+                "done": f"{task.source} -> {task.target} {width}x{height}",
+                "skipped": f"skipped: {task.target} exists (--overwrite makes it again)",
                 "failed": f"failed: {result.message}",
             }[result.status]
-            advance(f"{name} -> {result.task.target} {width}x{height}" if line is None else name, line)
+            advance(task.source.name, text, remark=result.status != "done")
     return counts

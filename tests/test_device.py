@@ -1,0 +1,57 @@
+"""Which device, and what is said of it."""
+
+import pytest
+import torch
+
+from dreamsr.engine import device
+from dreamsr.errors import UsageError
+
+CPU = torch.device("cpu")
+
+
+def test_named_precisions() -> None:
+    assert device.choose_dtype(CPU, "fp32") == torch.float32
+    assert device.choose_dtype(CPU, "bf16") == torch.bfloat16
+    with pytest.raises(UsageError, match="dtype 'int4' is unknown"):
+        device.choose_dtype(CPU, "int4")
+
+
+@pytest.mark.parametrize(
+    ("amx", "avx", "expected"),
+    [(True, True, torch.bfloat16), (False, True, torch.bfloat16), (False, False, torch.float32)],
+)
+def test_bf16_where_the_hardware_multiplies_it(
+    amx: bool, avx: bool, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx)
+    assert device.choose_dtype(CPU, "auto") == expected
+
+
+@pytest.mark.parametrize(
+    ("usable", "built", "driver", "words"),
+    [
+        (True, "13.0", True, None),
+        (False, "13.0", True, "built for CUDA 13.0, but finds no usable GPU"),
+        (False, None, True, "there is an NVIDIA driver, but this torch is built without CUDA"),
+        (False, None, False, None),
+    ],
+)
+def test_it_is_said_when_cuda_was_to_be_expected(
+    usable: bool, built: str | None, driver: bool, words: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: usable)
+    monkeypatch.setattr(torch.version, "cuda", built)
+    monkeypatch.setattr(device.shutil, "which", lambda _: "/usr/bin/nvidia-smi" if driver else None)
+    reason = device.why_no_cuda()
+    assert (reason is None) if words is None else (reason is not None and words in reason)
+
+
+def test_a_device_that_is_not_there_is_not_replaced_by_another() -> None:
+    with pytest.raises(UsageError, match="device 'toaster' cannot be used") as raised:
+        device.choose_device("toaster")
+    assert "--device cpu" in raised.value.hint
+
+
+def test_description_names_device_threads_and_precision() -> None:
+    assert device.describe(CPU, torch.bfloat16) == f"CPU, {torch.get_num_threads()} threads, bf16"
