@@ -2,7 +2,7 @@
 # make test    linter, type checker, tests
 # make docs    docs/cli.md from the program
 #
-# TORCH_INDEX chooses the build of torch, for example
+# TORCH_INDEX chooses the build of torch (after another one: make clean first), for example
 #   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
 #   make demo TORCH_INDEX=https://download.pytorch.org/whl/cu130
 PYTHON ?= python3
@@ -25,6 +25,8 @@ docs: $(VENV)/installed
 	$(RUN)/python -m typer dreamsr.cli.app utils docs --name dreamsr --output docs/cli.md
 
 $(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys, ensurepip; assert sys.version_info >= (3, 11)' || \
+	  { echo "Python 3.11 or newer with venv is needed: apt install python3-venv, or make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(if $(TORCH_INDEX),$(RUN)/pip install -c constraints.txt --index-url $(TORCH_INDEX) torch)
 	$(RUN)/pip install -c constraints.txt -e '.[dev]'

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 from dreamsr.errors import ConfigError
 
 Prediction = Literal["eps", "x0", "v"]
+Grid = Literal["lambda", "time"]
 T = TypeVar("T")
 
 
@@ -76,8 +77,10 @@ class NetworkConfig:
 class SamplingConfig:
     """How a model is sampled when the user does not say otherwise."""
 
-    sampler: str = "ddim"
+    sampler: Literal["ddim", "ddpm", "dpmpp-2m"] = "ddim"
     steps: int = 4
+    grid: Grid = "lambda"
+    """Spacing of the levels: uniform in lambda or in time."""
     lambda_start: float = -4.0
     lambda_end: float = 2.0
     """The last evaluated level of the grid; the step after it ends at sigma = 0."""
@@ -102,12 +105,6 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _require(self.scale >= 1, "model.scale", "at least 1", self.scale)
-        _require(
-            self.prediction == "x0" or self.process.schedule in ("cosine", "linear"),
-            "model.prediction",
-            "x0 for this process",
-            self.prediction,
-        )
 
 
 @dataclass(frozen=True)
@@ -148,7 +145,10 @@ class TrainConfig:
         multiple = self.model.scale * self.model.network.patch
         good = self.crop >= multiple and self.crop % multiple == 0
         _require(good, "crop", f"a multiple of {multiple}", self.crop)
-        _require(self.lr > 0, "lr", "a positive number", self.lr)
+        for key in ("lr", "clip"):
+            _require(getattr(self, key) > 0, key, "a positive number", getattr(self, key))
+        for key in ("weight_decay", "dream_start", "seed"):
+            _require(getattr(self, key) >= 0, key, "at least 0", getattr(self, key))
         _require(self.warmup >= 0, "warmup", "at least 0", self.warmup)
         _require(0 <= self.cooldown <= 1, "cooldown", "between 0 and 1", self.cooldown)
         _require(0 <= self.ema < 1, "ema", "at least 0 and below 1", self.ema)
@@ -193,6 +193,12 @@ def apply_overrides(cls: type, data: Mapping[str, Any], overrides: Iterable[str]
             raise ConfigError(f"unknown key {key!r}", _nearest(key, known))
         result = _with(result, key.split("."), _toml_value(value))
     return result
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested dicts `over` laid over `base`."""
+    both = {k for k, v in over.items() if isinstance(v, Mapping) and isinstance(base.get(k), Mapping)}
+    return {**base, **over, **{k: merge(base[k], over[k]) for k in both}}
 
 
 def load_toml(text: str, where: str) -> dict[str, Any]:

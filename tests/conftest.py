@@ -4,7 +4,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# what the terminal or the user has set must not change what the program prints
+for _name in ("FORCE_COLOR", "GITHUB_ACTIONS", "PY_COLORS", "TTY_COMPATIBLE"):
+    os.environ.pop(_name, None)
+os.environ.update(HF_HUB_OFFLINE="1", NO_COLOR="1", COLUMNS="200", _TYPER_FORCE_DISABLE_TERMINAL="1")
 
 import pytest
 import skimage.data

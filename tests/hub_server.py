@@ -17,6 +17,8 @@ class Hub:
     files: dict[tuple[str, str, str], bytes] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     endpoint: str = ""
+    broken: bool = False
+    """Close the connection in the middle of every answer to GET."""
 
     def find(self, path: str) -> tuple[bytes | None, str]:
         """(content, error code of the Hub) for /org/repo/resolve/revision/file."""
@@ -46,7 +48,10 @@ def serve() -> Iterator[Hub]:
                 self.send_header("X-Repo-Commit", COMMIT)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            if body:
+            if body and hub.broken:
+                self.wfile.write(content[:100])
+                self.close_connection = True
+            elif body:
                 self.wfile.write(content)
 
         def do_HEAD(self) -> None:

@@ -54,6 +54,17 @@ def test_a_library_is_used_in_one_place(library: str, allowed: set[str]) -> None
     assert users == allowed
 
 
+def test_the_core_knows_no_files_and_no_screen() -> None:
+    for path in (PACKAGE / "core").glob("*.py"):
+        assert not {"os", "io", "pathlib", "sys", "logging"} & imports(path), path
+        called = {
+            n.func.id
+            for n in ast.walk(ast.parse(path.read_text()))
+            if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
+        }
+        assert not {"open", "print", "input"} & called, path
+
+
 def test_there_is_no_cycle() -> None:
     names = {
         ".".join(("dreamsr", *p.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): p

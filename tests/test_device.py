@@ -1,5 +1,7 @@
 """Which device, and what is said of it."""
 
+import shutil
+
 import pytest
 import torch
 
@@ -42,7 +44,7 @@ def test_it_is_said_when_cuda_was_to_be_expected(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: usable)
     monkeypatch.setattr(torch.version, "cuda", built)
-    monkeypatch.setattr(device.shutil, "which", lambda _: "/usr/bin/nvidia-smi" if driver else None)
+    monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/nvidia-smi" if driver else None)
     reason = device.why_no_cuda()
     assert (reason is None) if words is None else (reason is not None and words in reason)
 

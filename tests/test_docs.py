@@ -27,6 +27,10 @@ def commands(page: Path) -> list[list[str]]:
     return [shlex.split(line, comments=True)[1:] for line in lines if line.strip().startswith("dreamsr ")]
 
 
+def test_the_readme_shows_every_command() -> None:
+    assert {command[0] for command in commands(ROOT / "README.md")} >= {"upscale", "train", "eval", "export"}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_options_in_documents_exist(page: Path) -> None:
     reference = (ROOT / "docs" / "cli.md").read_text()

@@ -127,19 +127,42 @@ def test_off_is_bitwise_the_plain_loss_and_large_p_comes_to_it(prediction: Predi
     off = run("off")
     assert len(recorder.calls) == 1
     u = row[0] * X0 + row[1] * EPS
-    plain = (denoiser.predict(u, row, condition) - denoiser.target(X0, u, row)).square().mean()
-    assert torch.equal(off, plain)
+    a, s = row
+    errors = {"eps": GUESS - EPS, "x0": (u - s * GUESS) / a - X0, "v": (a + s**2 / a) * (GUESS - EPS)}
+    # 1e-6: this network knows the level as a float32 angle
+    torch.testing.assert_close(off, errors[prediction].square().mean(), rtol=1e-6, atol=0)
     torch.testing.assert_close(run(1e6), off)
     assert off.item() > 0
 
 
-def test_p_0_rectifies_fully() -> None:
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_p_0_rectifies_fully(prediction: Prediction) -> None:
     row = level(DDPM.table[400])
-    denoiser, recorder, condition = setup("eps", GUESS)
+    denoiser, recorder, condition = setup(prediction, GUESS)
     dream.loss(denoiser, X0, EPS, row, condition, p=0, norm="l1")
     u, moved = (call["u"] for call in recorder.calls)
-    torch.testing.assert_close(moved, u + row[1] * (EPS - GUESS))
-    torch.testing.assert_close(denoiser.target(X0, moved, row), 2 * EPS - GUESS)
+    torch.testing.assert_close(moved, u + row[1] * (EPS - GUESS), rtol=0, atol=1e-6)
+    target = denoiser.target(X0, moved, row)
+    torch.testing.assert_close(target, from_eps(prediction, 2 * EPS - GUESS, moved, row[None]), rtol=0, atol=1e-6)
+
+
+def test_the_l1_loss_of_full_rectification() -> None:
+    """The network says GUESS again, the target is 2 eps - GUESS."""
+    denoiser, _, condition = setup("eps", GUESS)
+    loss = dream.loss(denoiser, X0, EPS, level(DDPM.table[400]), condition, p=0, norm="l1")
+    torch.testing.assert_close(loss.detach(), 2 * (EPS - GUESS).abs().mean())
+
+
+@pytest.mark.parametrize(("t", "p", "abar", "noisy", "target"), REFERENCE)
+def test_reference_vector_through_the_loss(
+    t: int, p: float, abar: float, noisy: list[float], target: list[float]
+) -> None:
+    denoiser, recorder, condition = setup("eps", GUESS)
+    loss = dream.loss(denoiser, X0, EPS, level(DDPM.table[t]), condition, p=p, norm="l2")
+    moved = recorder.calls[1]["u"][0]
+    torch.testing.assert_close(moved, torch.tensor(noisy, dtype=torch.float64), rtol=0, atol=2e-8)
+    expected = (GUESS[0] - torch.tensor(target, dtype=torch.float64)).square().mean()
+    torch.testing.assert_close(loss.detach(), expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
@@ -160,12 +183,15 @@ def test_the_moved_triple_still_stands_for_the_same_picture(p: float, t: int) ->
     u = row[0] * X0 + row[1] * EPS
     estimate = X0 + torch.randn_like(X0)
     moved = dream.rectify(u, X0, estimate, row, p)
-    eps = EPS + dream.strength(row, p) * (row[0] / row[1]) * (estimate - X0)
-    torch.testing.assert_close((moved - row[1] * eps) / row[0], X0, rtol=0, atol=1e-11)
+    for prediction in PREDICTIONS:
+        denoiser, _, _ = setup(prediction, None)
+        again = denoiser.to_u_0(denoiser.target(X0, moved, row), moved, row)
+        torch.testing.assert_close(again, X0, rtol=0, atol=1e-10)
 
 
-def test_two_passes_the_first_silent() -> None:
-    denoiser, recorder, condition = setup("x0", None)
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_two_passes_the_first_silent(prediction: Prediction) -> None:
+    denoiser, recorder, condition = setup(prediction, None)
     recorder.train()
     u_0, eps = X0.expand(3, -1), torch.randn(3, 4, dtype=torch.float64)
     rows = level(torch.tensor([-1.0, 0.0, 2.0]))

@@ -30,6 +30,9 @@ def upscale(model: str, server: Hub, folder: Path, **environment: str) -> subpro
         **os.environ,
         "HF_ENDPOINT": server.endpoint,
         "HF_HOME": str(folder / "hf"),
+        "HF_HUB_CACHE": str(folder / "hf" / "hub"),
+        "NO_PROXY": "127.0.0.1",
+        "no_proxy": "127.0.0.1",
         "HF_HUB_OFFLINE": "0",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         **environment,
@@ -75,11 +78,20 @@ def test_what_the_hub_does_not_have(name: str, words: str, server: Hub, tmp_path
     assert not (tmp_path / "out.png").exists()
 
 
-def test_an_unreachable_hub(server: Hub, tmp_path: Path) -> None:
-    done = upscale("org/repo", server, tmp_path, HF_HUB_OFFLINE="1")
+@pytest.mark.parametrize("environment", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}])
+def test_an_unreachable_hub(environment: dict[str, str], server: Hub, tmp_path: Path) -> None:
+    done = upscale("org/repo", server, tmp_path, **environment)
     assert done.returncode == 1
     assert "is not in the cache" in done.stderr
     assert "HF_HUB_OFFLINE" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_connection_that_breaks(server: Hub, tmp_path: Path) -> None:
+    server.broken = True
+    done = upscale("org/repo", server, tmp_path)
+    assert done.returncode == 1
+    assert "error: org/repo" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -134,6 +134,31 @@ def test_broken_files_say_what_they_are(content: bytes, words: str, tmp_path: Pa
     assert "\n" not in raised.value.message
 
 
+def test_odd_exif_does_not_cost_the_picture(tmp_path: Path) -> None:
+    """Pillow cannot write back what some cameras wrote: the pixels are read all the same."""
+    pil("RGB").save(
+        tmp_path / "a.png",
+        exif=b"Exif\x00\x00II*\x00\x08\x00\x00\x00\x01\x00\x12\x01\x0b\x00\x01\x00\x00\x00\x00\x00\xc0?",
+    )
+    pil("RGB").save(tmp_path / "b.jpg", exif=b"Exif\x00\x00no header at all")
+    for name in ("a.png", "b.jpg"):
+        picture = images.read(tmp_path / name)
+        assert picture.size == (18, 24)
+        images.write(tmp_path / "out.png", picture)
+
+
+def test_exif_that_jpeg_cannot_hold_is_left_out(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "x" * 70_000
+    images.write(tmp_path / "a.jpg", Picture(torch.zeros(3, 8, 8), metadata={"exif": exif.tobytes()}))
+    assert load(tmp_path / "a.jpg").size == (8, 8)
+
+
+def test_cmyk_comes_as_rgb_without_the_profile_of_its_inks(tmp_path: Path) -> None:
+    pil("RGB").convert("CMYK").save(tmp_path / "a.jpg", icc_profile=b"a profile of inks")
+    assert images.read(tmp_path / "a.jpg").metadata == {}
+
+
 def test_animation_is_refused(tmp_path: Path) -> None:
     pil("RGB").save(tmp_path / "a.webp", save_all=True, append_images=[pil("L").convert("RGB")])
     with pytest.raises(ImageError, match="animated"):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from conftest import TINY, randomise
 from torch import Tensor
+from torch.nn import functional
 
 from dreamsr.config import NetworkConfig
 from dreamsr.core.networks import PatchUNet
@@ -15,6 +16,7 @@ def run(network: PatchUNet, height: int, width: int, batch: int = 2) -> Tensor:
     u, anchor = torch.randn(2, batch, 3, height, width, generator=generator)
     angle = torch.linspace(0.1, 0.9, batch)
     out: Tensor = network(u, angle, network.encode(anchor))
+    assert float(out.detach().std()) > 0.1 or not any(p.any() for p in network.leave.parameters())
     return out
 
 
@@ -25,8 +27,15 @@ def test_any_size(height: int, width: int) -> None:
     assert bool(out.isfinite().all())
 
 
-def test_output_is_alive() -> None:
-    assert float(run(randomise(PatchUNet(TINY.network)), 32, 32).std()) > 0.1
+def test_odd_sizes_are_the_extended_picture_cut_back() -> None:
+    network = randomise(PatchUNet(NetworkConfig(widths=(8, 12, 16), blocks=1, encoder_blocks=1)))
+    u, anchor = torch.randn(2, 1, 3, 17, 40)
+    extended = [functional.pad(x, (0, 8, 0, 15), mode="replicate") for x in (u, anchor)]
+    angle = torch.tensor([0.4])
+    with torch.no_grad():
+        cut = network(u, angle, network.encode(anchor))
+        whole = network(extended[0], angle, network.encode(extended[1]))
+    torch.testing.assert_close(cut, whole[..., :17, :40], rtol=0, atol=1e-6)
 
 
 def test_a_fresh_network_predicts_the_anchor() -> None:

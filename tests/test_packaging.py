@@ -30,7 +30,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_wheel_holds_what_it_should(wheel: Path) -> None:
-    names = set(zipfile.ZipFile(wheel).namelist())
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        model = archive.read("dreamsr/weights/bicubic-x4.safetensors")
     for name in (
         "weights/bicubic-x4.safetensors",
         "weights/bicubic-x4.md",
@@ -39,6 +41,8 @@ def test_the_wheel_holds_what_it_should(wheel: Path) -> None:
     ):
         assert f"dreamsr/{name}" in names
     assert not any(name.startswith(("tests/", "docs/", "scripts/")) for name in names)
+    assert any(name.startswith("dreamsr/weights/attribution/") for name in names)
+    assert model == (ROOT / "weights" / "bicubic-x4.safetensors").read_bytes()
     assert wheel.stat().st_size < 20 * 2**20
 
 
@@ -61,6 +65,8 @@ def test_an_installed_wheel_upscales(wheel: Path, tmp_path: Path) -> None:
     assert str(environment) in listed
 
 
-def test_the_checkout_finds_the_same_file() -> None:
-    assert hub.bundled()["bicubic-x4"] == ROOT / "weights" / "bicubic-x4.safetensors"
+def test_the_editable_install_finds_the_same_file(tmp_path: Path) -> None:
+    code = "from dreamsr.files import hub; print(hub.bundled()['bicubic-x4'])"
+    found = Path(call(sys.executable, "-c", code, cwd=tmp_path).strip())
+    assert found == ROOT / "weights" / "bicubic-x4.safetensors"
     assert hub.resolve("bicubic-x4").stat().st_size <= 16 * 2**20

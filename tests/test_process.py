@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from dreamsr.config import ProcessConfig
+from dreamsr.config import Grid, ProcessConfig
 from dreamsr.core.dream import strength
-from dreamsr.core.process import Grid, Process, level
+from dreamsr.core.process import Process, level
 from dreamsr.errors import UsageError
 
 SR3 = Process(ProcessConfig("linear", 2000, 1e-6, 1e-2, anchored=False, k=1.0))
@@ -94,6 +94,14 @@ def test_lambda_grid_is_uniform_between_its_ends() -> None:
     levels = COSINE.levels(5, "lambda", (-3.0, 1.0))
     lam = torch.log(levels[:-1, 0] / levels[:-1, 1])
     torch.testing.assert_close(lam, torch.linspace(-3, 1, 5, dtype=torch.float64))
+
+
+def test_the_default_grid_is_uniform_in_lambda_and_explicit_grids_are_kept() -> None:
+    assert torch.equal(COSINE.levels(5), COSINE.levels(5, "lambda"))
+    lambdas = torch.tensor([-3.0, 0.0, 1.0], dtype=torch.float64)
+    levels = COSINE.levels_at(lambdas)
+    torch.testing.assert_close(torch.log(levels[:-1, 0] / levels[:-1, 1]), lambdas)
+    assert levels[-1].tolist() == [1, 0]
 
 
 def test_time_grid_of_the_whole_table_is_the_table() -> None:

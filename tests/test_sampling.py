@@ -44,6 +44,32 @@ def test_order_of_convergence(order: int, least: float) -> None:
     assert order_of_convergence(order) > least
 
 
+def two_modes(u: Tensor, row: Tensor) -> Tensor:
+    """E[u_0 | u_t] of two normal modes at +-.6 with variance .05: not linear in u."""
+    a, s = row.unbind()
+    variance = 0.05 * a**2 + s**2
+    centre = 0.6 * torch.tanh(0.6 * a * u / variance)
+    return centre + 0.05 * a / variance * (u - a * centre)
+
+
+@pytest.mark.parametrize(("order", "least"), [(1, 0.95), (2, 1.9)])
+def test_order_of_convergence_on_two_modes(order: int, least: float) -> None:
+    u = torch.linspace(-2.5, 2.5, 101, dtype=torch.float64)
+    exact = last(solve(two_modes, u, lambda_rows(-4, 3, 10_000), order=2)).u
+    errors = [
+        float((last(solve(two_modes, u, lambda_rows(-4, 3, steps), order=order)).u - exact).square().mean().sqrt())
+        for steps in (80, 320)
+    ]
+    assert math.log2(errors[0] / errors[1]) / 2 > least
+
+
+def test_names_are_rows_of_parameters() -> None:
+    orders = {name: sampler.order for name, sampler in SAMPLERS.items()}
+    etas = {name: sampler.eta for name, sampler in SAMPLERS.items()}
+    assert orders == {"ddim": 1, "ddpm": 1, "dpmpp-2m": 2}
+    assert etas == {"ddim": 0, "ddpm": 1, "dpmpp-2m": 0}
+
+
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("steps", [5, 20, 50])
 def test_two_points_are_found(name: str, steps: int) -> None:
@@ -55,7 +81,7 @@ def test_two_points_are_found(name: str, steps: int) -> None:
     end = last(
         solve(
             points(a, b),
-            noise[-1],
+            COSINE.levels(steps)[0, 1] * noise[-1],
             COSINE.levels(steps),
             order=sampler.order,
             variance=ddim_variance(sampler.eta) if sampler.eta else None,
@@ -64,7 +90,13 @@ def test_two_points_are_found(name: str, steps: int) -> None:
     ).u
     distance = torch.stack([(end - p).abs().amax((1, 2, 3)) for p in (a, b)])
     assert float(distance.amin(0).max()) < 1e-9
-    assert len(distance.argmin(0).unique()) == 2
+    nearest = distance.argmin(0)
+    assert len(nearest.unique()) == 2
+    if sampler.eta == 0:
+        # the flow does not cross the plane between the points
+        alpha = COSINE.levels(steps)[0, 0]
+        side = ((noise[-1] * COSINE.levels(steps)[0, 1] - alpha * (a + b) / 2) * (b - a)).sum((1, 2, 3))
+        assert torch.equal(nearest, (side > 0).long())
 
 
 @pytest.mark.parametrize("rows", [(1, 0), (5, 4), (100, 99), (999, 998), (999, 500)])
@@ -77,6 +109,36 @@ def test_ancestral_step_is_the_textbook_posterior(rows: tuple[int, int]) -> None
     abar, abar_next = (float(a**2) for a, _ in levels)
     mean, variance = ddpm_posterior(u, u_0, abar, abar_next)
     torch.testing.assert_close(step.u, mean + variance**0.5 * z, rtol=0, atol=1e-9)
+
+
+def test_the_posterior_at_t_1_is_the_estimate() -> None:
+    """SR3's last step: weights 1 and 0, variance 0, and no noise is drawn."""
+    sr3 = Process(ProcessConfig("linear", 2000, 1e-6, 1e-2, anchored=False, k=1.0))
+    u, u_0 = torch.randn(2, 10, dtype=torch.float64)
+
+    def noise(_: int) -> Tensor:
+        raise AssertionError("noise was drawn")
+
+    rows = sr3.levels_at(sr3.table[:1])
+    step = last(solve(lambda *_: u_0, u, rows, variance=ddim_variance(1.0), noise=noise))
+    assert torch.equal(step.u, u_0)
+
+
+def test_order_2_with_noise_is_exact_where_the_estimate_is_linear_in_lambda() -> None:
+    """The ancestral kernel is e^(2 lambda): integral of 2 x e^(2 x) is (x - 1/2) e^(2 x)."""
+    rows = lambda_rows(-1.0, 1.0, 2)
+    lam = torch.log(rows[:, 0] / rows[:, 1])
+    u = torch.zeros(1, dtype=torch.float64)
+    zero = torch.zeros(1, dtype=torch.float64)
+
+    def denoise(_: Tensor, row: Tensor) -> Tensor:
+        return torch.log(row[0] / row[1])[None]
+
+    steps = list(solve(denoise, u, rows, order=2, variance=ddim_variance(1.0), noise=lambda _: zero))
+    h = lam[2] - lam[1]
+    kept = rows[2, 1] / rows[1, 1] * torch.exp(-h) * steps[0].u
+    exact = kept + rows[2, 0] * ((lam[2] - 0.5) - torch.exp(-2 * h) * (lam[1] - 0.5))
+    torch.testing.assert_close(steps[1].u, exact)
 
 
 def test_eta_0_is_the_ode() -> None:

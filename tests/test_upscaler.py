@@ -1,16 +1,19 @@
 """The promise of the upscaler: size, range, and a result that depends on the picture and the seed alone."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import TINY, photo, randomise
+from conftest import SHARED, TINY, photo, randomise
 from torch import Tensor
 
 from dreamsr.config import NetworkConfig
 from dreamsr.core.resize import bicubic
 from dreamsr.data.degrade import degrade
+from dreamsr.engine.device import choose_dtype
+from dreamsr.engine.evaluator import Measure, evaluate_model, load_lpips, means
 from dreamsr.engine.upscaler import HALO, Settings, Upscaler, output_size
 from dreamsr.errors import UsageError
 from dreamsr.files import checkpoint, hub
@@ -42,7 +45,7 @@ def test_company_and_order_do_not_matter(sampler: str, upscaler: Upscaler) -> No
         assert torch.equal(a, upscaler([x])[0])
 
 
-def test_batch_size_and_tiles_do_not_matter_within_a_level(upscaler: Upscaler) -> None:
+def test_batch_size_does_not_matter(upscaler: Upscaler) -> None:
     reference = upscaler(pictures())
     for batch in (2, 5):
         other = replace(upscaler, settings=replace(upscaler.settings, batch=batch))
@@ -72,17 +75,51 @@ def bundled() -> Model:
     return checkpoint.load_model(hub.resolve(hub.DEFAULT_MODEL))
 
 
-def whole_against_tiles(model: Model, steps: int) -> float:
+def whole_against_tiles(model: Model, steps: int, sampler: str = "ddim") -> float:
     """The largest difference between one tile around the picture and tiles of the usual size."""
     lr = degrade(photo("astronaut")[None, :, :480, :400], 4)[0]
-    whole = Upscaler(model, Settings(steps=steps, tile=480 + 2 * HALO))([lr])[0]
-    parts = Upscaler(model, Settings(steps=steps, tile=192))([lr])[0]
+    whole = Upscaler(model, Settings(steps=steps, sampler=sampler, tile=480 + 2 * HALO))([lr])[0]
+    parts = Upscaler(model, Settings(steps=steps, sampler=sampler, tile=192))([lr])[0]
+    # a picture that is bicubic, or clipped all over, would be equal for nothing
+    anchor = bicubic(lr[None], (480, 400))[0]
+    assert float((whole - anchor).std()) > 0.02
+    assert float((whole.abs() > 0.999).float().mean()) < 0.5
     return float((whole - parts).abs().max())
 
 
-@pytest.mark.parametrize("steps", [1, 4])
-def test_tiles_equal_the_whole_within_a_level(steps: int) -> None:
-    assert whole_against_tiles(bundled().to("cpu"), steps) <= 2 / 255
+@pytest.mark.parametrize(("steps", "sampler"), [(1, "ddim"), (4, "ddim"), (4, "ddpm")])
+def test_tiles_equal_the_whole_within_a_level(steps: int, sampler: str) -> None:
+    assert whole_against_tiles(bundled().to("cpu"), steps, sampler) <= 2 / 255
+
+
+def test_the_bundled_model_is_better_than_bicubic() -> None:
+    """1 step: at least a decibel; 4 steps: visibly other pictures that are no worse than bicubic."""
+    model, measure = bundled().to("cpu"), Measure()
+    for name in ("chelsea", "coffee"):
+        hr = photo(name)[:, :256, :384]
+        lr = degrade(hr[None], 4)[0]
+        anchor = bicubic(lr[None], (256, 384))[0]
+        one, four = (Upscaler(model, Settings(steps=steps))([lr])[0] for steps in (1, 4))
+        base = measure(anchor, hr)["psnr_y"]
+        assert measure(one, hr)["psnr_y"] > base + 1, name
+        assert measure(four, hr)["psnr_y"] > base, name
+        assert float((four - one).abs().mean()) > 1 / 255, name
+
+
+@pytest.mark.slow
+def test_bars_on_the_benchmark_sets(shared_metrics: Path) -> None:
+    """Set14 and BSD100: what the card promises."""
+    measure = Measure(lpips=load_lpips(shared_metrics / "lpips-alex.safetensors"))
+    model = bundled().to("cpu", choose_dtype(torch.device("cpu")))
+    upscaler = Upscaler(model, Settings(tile=384))
+    scores = {
+        name: means(list(evaluate_model(upscaler, SHARED / "data" / "eval" / name, [1, 4], measure)))
+        for name in ("Set14", "BSD100")
+    }
+    assert scores["Set14"]["1 step"]["psnr_y"] >= 27.8
+    assert scores["Set14"]["4 steps"]["lpips"] <= 0.20
+    assert scores["Set14"]["4 steps"]["psnr_y"] >= 26.5
+    assert scores["BSD100"]["4 steps"]["lpips"] <= scores["BSD100"]["bicubic"]["lpips"] / 2
 
 
 @pytest.mark.parametrize(("steps", "most"), [(1, 1e-5), (3, 2 / 255)])
@@ -96,9 +133,10 @@ def test_tiles_equal_the_whole_on_randomised_weights(steps: int, most: float) ->
     assert whole_against_tiles(model, steps) <= most
 
 
-def test_no_tint() -> None:
+@pytest.mark.parametrize("steps", [1, 4, 10])
+def test_no_tint(steps: int) -> None:
     """The mean colour stays within half a level of the input's, also on flat colours."""
-    upscaler = Upscaler(bundled().to("cpu"), Settings(steps=4))
+    upscaler = Upscaler(bundled().to("cpu"), Settings(steps=steps))
     flat = [torch.full((3, 40, 40), level / 127.5 - 1) for level in (0, 1, 127, 254, 255)]
     for x in [degrade(photo("coffee")[None, :, :400, :600], 4)[0], *flat]:
         (out,) = upscaler([x])

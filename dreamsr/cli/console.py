@@ -10,7 +10,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 _talk = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -61,30 +61,31 @@ class Advance(Protocol):
 @contextmanager
 def progress(total: int, unit: str) -> Iterator[Advance]:
     """A bar with rate and remaining time on a terminal; plain lines elsewhere."""
-    start, done = time.monotonic(), 0
-    rate_column = TextColumn("{task.fields[rate]}")
+    start, done, worked = time.monotonic(), 0, 0
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        rate_column,
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[pace]}"),
         console=_talk,
         disable=not _talk.is_terminal,
     )
     with bar:
-        job = bar.add_task("", total=total, rate="")
+        job = bar.add_task("", total=total, pace="")
 
         def advance(label: str, text: str, remark: bool = False) -> None:
-            nonlocal done
-            done += 1
-            rate = f"{done / max(1e-9, time.monotonic() - start):.2f} {unit}/s"
+            # what was skipped took no time and says nothing of the time that is left
+            nonlocal done, worked
+            done, worked = done + 1, worked + (not remark)
+            seconds = time.monotonic() - start
+            pace = (
+                f"{worked / seconds:.2f} {unit}/s, {duration((total - done) * seconds / worked)} left" if worked else ""
+            )
             if remark:
                 _talk.print(escape(text))
             elif not _talk.is_terminal:
-                eta = (total - done) * (time.monotonic() - start) / done
-                _talk.print(escape(f"[{done}/{total}] {text} ({rate}, {duration(eta)} left)"))
-            bar.update(job, advance=1, description=escape(label), rate=rate)
+                _talk.print(escape(f"[{done}/{total}] {text} ({pace})"))
+            bar.update(job, advance=1, description=escape(label), pace=pace)
 
         yield advance
 

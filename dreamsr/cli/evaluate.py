@@ -41,14 +41,29 @@ def evaluate(
     cut to a multiple of the scale, reduced, upscaled and compared; bicubic is measured beside it.
     """
     from dreamsr.engine import evaluator
+    from dreamsr.engine.device import default_batch
+    from dreamsr.engine.upscaler import Settings, Upscaler
+    from dreamsr.files import images
 
     if crop < 0:
         raise UsageError(f"--crop is {crop}; expected a whole number of at least 0")
+    if scale is not None and scale < 1:
+        raise UsageError(f"--scale is {scale}; expected a whole number of at least 1")
     measure = evaluator.Measure(crop, evaluator.load_lpips(lpips_weights))
     if measure.lpips is None:
         console.warn("no LPIPS: its weights were not found (--lpips-weights FILE, or $DREAMSR_LPIPS_WEIGHTS)")
     if model and data and not (sr or hr):
-        rows = _model_rows(model, data, scale, steps, sampler, seed, tile, device, dtype, measure)
+        counts = options.whole_numbers(steps)
+        total = len(images.find(data))
+        if not total:
+            raise UsageError(f"no PNG, JPEG or WebP picture in {data}")
+        loaded = setup.load(model, device, dtype)
+        if scale not in (None, loaded.config.scale):
+            own = loaded.config.scale
+            raise UsageError(f"--scale is {scale}; this model makes x{own}", f"use --scale {own}")
+        batch = default_batch(loaded.device)
+        upscaler = Upscaler(loaded, Settings(sampler=sampler, seed=seed, tile=tile, batch=batch))
+        rows = _collect(evaluator.evaluate_model(upscaler, data, counts, measure), total * (1 + len(counts)))
     elif sr and hr and not (model or data):
         rows = _pair_rows(sr, hr, scale, measure)
     else:
@@ -68,35 +83,6 @@ def _pair_rows(sr: Path, hr: Path, scale: int | None, measure: "Measure") -> "li
         console.warn(f"{path} has no partner and is left out")
     rows = evaluator.evaluate_pairs(pairing, measure, scale)
     return _collect(rows, len(pairing.pairs) * (1 if scale is None else 2))
-
-
-def _model_rows(
-    name: str,
-    data: Path,
-    scale: int | None,
-    steps: str,
-    sampler: str | None,
-    seed: int,
-    tile: int,
-    device: str,
-    dtype: str,
-    measure: "Measure",
-) -> "list[Row]":
-    from dreamsr.engine import evaluator
-    from dreamsr.engine.upscaler import Settings, Upscaler
-    from dreamsr.files import images
-
-    counts = options.whole_numbers(steps)
-    paths = images.find(data)
-    if not paths:
-        raise UsageError(f"no PNG, JPEG or WebP picture in {data}")
-    model = setup.load(name, device, dtype)
-    own = model.config.scale
-    if scale not in (None, own):
-        raise UsageError(f"--scale is {scale}; this model makes x{own}", f"use --scale {own}")
-    upscaler = Upscaler(model, Settings(sampler=sampler, seed=seed, tile=tile))
-    rows = evaluator.evaluate_model(upscaler, paths, counts, measure)
-    return _collect(rows, len(paths) * (1 + len(counts)))
 
 
 def _collect(rows: "Iterator[Row]", total: int) -> "list[Row]":

@@ -2,6 +2,7 @@
 
 import signal
 import time
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dreamsr.cli import console, options, setup
-from dreamsr.config import TrainConfig, apply_overrides, from_dict, load_toml, to_dict
+from dreamsr.config import TrainConfig, apply_overrides, from_dict, load_toml, merge, to_dict
 from dreamsr.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from dreamsr.engine import trainer
     from dreamsr.files.checkpoint import Model
@@ -51,16 +52,22 @@ def train(
         raise UsageError("no photos to train on", "dreamsr train --data FOLDER --out RUN")
     else:
         run = trainer.create(_config(config, overrides or [], start), data, val, out)
-    events = trainer.fit(run, out, *setup.compute(device, dtype), start=start, stop=_stopper(limit))
-    _show(events, run.config)
+    if dtype == "fp16":
+        raise UsageError("training in fp16 loses small gradients", "use --dtype bf16 or --dtype fp32")
+    chosen = setup.compute(device, dtype)
+    with _stopper(limit) as stop:
+        _show(trainer.fit(run, out, *chosen, start=start, stop=stop), run.config)
 
 
 def _config(name: str, overrides: list[str], start: "Model | None") -> TrainConfig:
-    """Preset or file, then the architecture of the model started from, then overrides."""
+    """The model started from, preset or file over it, overrides over both."""
     document = load_toml(_preset(name), name)
     if start is not None:
-        document["model"] = to_dict(start.config)
-    return from_dict(TrainConfig, apply_overrides(TrainConfig, document, overrides))
+        document["model"] = merge(to_dict(start.config), document.get("model", {}))
+    config = from_dict(TrainConfig, apply_overrides(TrainConfig, document, overrides))
+    if start is not None and config.model.network != start.config.network:
+        raise UsageError("--init needs the network of the model that it starts from", "leave model.network out")
+    return config
 
 
 def _preset(name: str) -> str:
@@ -86,10 +93,11 @@ def _reopen(out: Path, overrides: list[str], data: Path | None, val: Path | None
         raise UsageError(
             "--resume goes on with the photos and weights of the run", "leave out --data, --val and --init"
         )
-    return trainer.reconfigure(trainer.reopen(out), overrides, out)
+    return trainer.reconfigure(trainer.reopen(out), overrides)
 
 
-def _stopper(limit: float | None) -> "Callable[[], bool]":
+@contextmanager
+def _stopper(limit: float | None) -> "Iterator[Callable[[], bool]]":
     """True once the time is over or Ctrl-C was pressed; a second Ctrl-C interrupts as usual."""
     deadline = None if limit is None else time.monotonic() + limit
     pressed = False
@@ -100,8 +108,11 @@ def _stopper(limit: float | None) -> "Callable[[], bool]":
         signal.signal(signal.SIGINT, signal.default_int_handler)
         console.say("stopping after this step; the state will be saved (Ctrl-C again stops at once)")
 
-    signal.signal(signal.SIGINT, handler)
-    return lambda: pressed or (deadline is not None and time.monotonic() > deadline)
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield lambda: pressed or (deadline is not None and time.monotonic() > deadline)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _show(events: "Iterable[trainer.Event]", config: TrainConfig) -> None:

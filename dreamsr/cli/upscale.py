@@ -44,7 +44,8 @@ def upscale(
     2 wrong usage, 130 interrupted.
     """
     from dreamsr.engine import job
-    from dreamsr.engine.upscaler import Settings, Upscaler
+    from dreamsr.engine.device import default_batch
+    from dreamsr.engine.upscaler import Settings, Upscaler, count_steps
     from dreamsr.files import checkpoint, hub
 
     if target and output:
@@ -54,11 +55,10 @@ def upscale(
     factor = _check_scale(scale, loaded.config.scale)
     tasks = job.plan(source, target or output, factor, "" if format == "auto" else f".{format}")
     chosen, precision = setup.compute(device, dtype)
-    if batch_size is None and chosen.type != "cpu":
-        settings = replace(settings, batch=16)
+    if batch_size is None:
+        settings = replace(settings, batch=default_batch(chosen))
     upscaler = Upscaler(loaded.to(chosen, precision), settings)
-    used = f"{upscaler.steps} steps" if upscaler.steps > 1 else "1 step"
-    console.say(f"{len(tasks)} pictures with {loaded.config.name}, {used}, x{factor:g}")
+    console.say(f"{len(tasks)} pictures with {loaded.config.name}, {count_steps(upscaler.steps)}, x{factor:g}")
     try:
         counts = _report(job.run(tasks, upscaler, factor, overwrite), len(tasks))
     except KeyboardInterrupt:

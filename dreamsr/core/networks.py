@@ -27,7 +27,6 @@ class Block(nn.Module):
 
     def __init__(self, width: int, modulated: bool) -> None:
         super().__init__()
-        self.width = width
         self.conv1 = nn.Conv2d(width, width, 3, padding=1)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
         _zero(self.conv2)

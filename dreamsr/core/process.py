@@ -9,15 +9,12 @@
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from dreamsr.config import ProcessConfig
+from dreamsr.config import Grid, ProcessConfig
 from dreamsr.errors import UsageError
-
-Grid = Literal["lambda", "time"]
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,8 @@ def tiled(denoiser: Denoiser, layout: Layout, anchors: Tensor, batch: int) -> Ca
     groups = [layout.tiles[i : i + batch] for i in range(0, len(layout.tiles), batch)]
 
     def filled(windows: Tensor) -> Tensor:
-        return F.pad(windows, (0, 0) * 3 + (0, batch - len(windows)), mode="constant")
+        missing = batch - len(windows)
+        return F.pad(windows, (0, 0) * 3 + (0, missing)) if missing else windows
 
     def condition(group: Sequence[Tile]) -> Condition:
         return denoiser.condition(filled(layout.gather(anchors, group)))

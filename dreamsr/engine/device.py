@@ -5,8 +5,7 @@ import shutil
 import torch
 
 from dreamsr.errors import UsageError
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+from dreamsr.files.checkpoint import DTYPES
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -41,6 +40,11 @@ def has_bf16(device: torch.device) -> bool:
     if device.type != "cpu":
         return False
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+
+
+def default_batch(device: torch.device) -> int:
+    """Tiles in one call of the network: a CPU is busy with one, a GPU needs more."""
+    return 1 if device.type == "cpu" else 16
 
 
 def describe(device: torch.device, dtype: torch.dtype) -> str:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from dreamsr.core.resize import bicubic
 from dreamsr.data.degrade import degrade
-from dreamsr.engine.upscaler import Upscaler
-from dreamsr.errors import DreamSRError, UsageError
+from dreamsr.engine.upscaler import Upscaler, count_steps
+from dreamsr.errors import CheckpointError, DreamSRError, UsageError
 from dreamsr.files import checkpoint, hub, images
 from dreamsr.metrics import LPIPS, luma, psnr, ssim
 
@@ -63,7 +63,12 @@ class Measure:
 def load_lpips(given: Path | None) -> LPIPS | None:
     """LPIPS if its weights are given or found, else None."""
     path = hub.lpips_weights(given)
-    return LPIPS(checkpoint.read_tensors(path)[1]) if path else None
+    if path is None:
+        return None
+    weights = checkpoint.read_tensors(path)[1]
+    if missing := sorted(LPIPS.KEYS - weights.keys()):
+        raise CheckpointError(f"{path} holds no LPIPS weights: {missing[0]!r} is missing")
+    return LPIPS(weights)
 
 
 @dataclass(frozen=True)
@@ -105,21 +110,21 @@ def evaluate_pairs(pairing: Pairing, measure: Measure, scale: int | None = None)
         yield Row(name, "given", measure(sr, hr, lr))
 
 
-def evaluate_model(upscaler: Upscaler, paths: Sequence[Path], steps: Sequence[int], measure: Measure) -> Iterator[Row]:
-    """Degrade every picture, upscale it at every step count and score it beside bicubic."""
+def evaluate_model(upscaler: Upscaler, folder: Path, steps: Sequence[int], measure: Measure) -> Iterator[Row]:
+    """Degrade every picture below `folder`, upscale it at every step count and score it beside bicubic."""
     scale = upscaler.model.config.scale
-    for path in paths:
+    for path in images.find(folder):
         hr = crop_to_multiple(images.read(path).color, scale)
         lr = degrade(hr[None], scale)[0]
         size = (hr.shape[-2], hr.shape[-1])
-        name = path.stem
+        name = _name(path, folder)
         yield _bicubic_row(name, hr, lr, measure)
         for count in steps:
             run = replace(upscaler, settings=replace(upscaler.settings, steps=count))
             start = time.perf_counter()
             sr = run([lr], [size])[0].cpu()
             seconds = (time.perf_counter() - start) / (size[0] * size[1] / 1e6)
-            yield Row(name, f"{count} steps" if count > 1 else "1 step", {**measure(sr, hr, lr), "s_per_mp": seconds})
+            yield Row(name, count_steps(count), {**measure(sr, hr, lr), "s_per_mp": seconds})
 
 
 def _bicubic_row(name: str, hr: Tensor, lr: Tensor, measure: Measure) -> Row:
@@ -165,8 +170,12 @@ def _mean(values: Sequence[float]) -> float:
 def _by_stem(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in images.find(folder):
-        key = path.relative_to(folder if folder.is_dir() else folder.parent).with_suffix("").as_posix()
+        key = _name(path, folder)
         if key in found:
             raise UsageError(f"{found[key]} and {path} have the same name; their partner would be ambiguous")
         found[key] = path
     return found
+
+
+def _name(path: Path, folder: Path) -> str:
+    return path.relative_to(folder if folder.is_dir() else folder.parent).with_suffix("").as_posix()

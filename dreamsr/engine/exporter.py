@@ -29,5 +29,4 @@ def export(
     model = trainer.averaged(run) if is_run else checkpoint.load_model(hub.resolve(source))
     config = from_dict(ModelConfig, apply_overrides(ModelConfig, to_dict(model.config), overrides))
     model = replace(model, config=config, card={**model.card, **(card or {})})
-    checkpoint.save_model(target, model, checkpoint.DTYPES[dtype])
-    return checkpoint.load_model(target)
+    return checkpoint.save_model(target, model, checkpoint.DTYPES[dtype])

@@ -61,8 +61,7 @@ def plan(source: Path, out: Path | None, scale: float, suffix: str = "") -> list
 def _plan_folder(source: Path, out: Path | None, sources: list[Path], suffix: str) -> list[Task]:
     if out is None:
         raise UsageError(f"{source} is a folder; say where to write", f"dreamsr upscale {source} OUT")
-    if blocked := next((p for p in (out, *out.parents) if p.exists() and not p.is_dir()), None):
-        raise UsageError(f"{blocked} is a file; expected a folder for the pictures of {source}")
+    _check_folder(out)
     if out.resolve().is_relative_to(source.resolve()):
         raise UsageError(f"{out} lies inside {source}", "give an output folder outside of the input folder")
     if not sources:
@@ -75,10 +74,20 @@ def _single_target(source: Path, out: Path | None, scale: float, suffix: str) ->
     if out is None:
         return source.with_name(f"{source.stem}_x{scale:g}{suffix or '.png'}")
     if out.is_dir() or not out.suffix:
-        return (out / source.name).with_suffix(suffix or source.suffix)
+        _check_folder(out)
+        own = source.suffix if source.suffix.lower() in images.SUFFIXES else ".png"
+        return (out / source.name).with_suffix(suffix or own)
     if out.suffix.lower() not in images.SUFFIXES:
         raise UsageError(f"{out} has no known suffix", f"use one of {', '.join(images.SUFFIXES)}")
+    if suffix and images.FORMATS[out.suffix.lower()] != images.FORMATS[suffix]:
+        raise UsageError(f"{out} does not end with {suffix}, as --format asks", "leave --format out")
+    _check_folder(out.parent)
     return out
+
+
+def _check_folder(out: Path) -> None:
+    if blocked := next((p for p in (out, *out.parents) if p.exists() and not p.is_dir()), None):
+        raise UsageError(f"{blocked} is a file; expected a folder for the output")
 
 
 def _check(tasks: list[Task]) -> None:

@@ -16,6 +16,7 @@ from dreamsr.core.process import Process
 from dreamsr.core.resize import bicubic
 from dreamsr.data import dataset
 from dreamsr.data.degrade import degrade
+from dreamsr.errors import DreamSRError
 from dreamsr.files import checkpoint
 
 
@@ -55,7 +56,7 @@ def ema_decay(config: TrainConfig, step: int) -> float:
 
 def new_state(config: TrainConfig, device: torch.device, start: nn.Module | None = None) -> State:
     """Freshly initialised from the seed, or warm from the weights of `start`."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = checkpoint.build(config.model)
     if start is not None:
@@ -83,6 +84,11 @@ def train(
             loss = batch_loss(denoiser, hr, level, eps, p, config)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(state.network.parameters(), config.clip)
+        if not torch.isfinite(norm):
+            raise DreamSRError(
+                f"the gradient of step {step + 1} is not finite: the training diverged",
+                "the last saved state is whole; start again with a smaller lr=",
+            )
         for group in state.optimizer.param_groups:
             group["lr"] = lr
         state.optimizer.step()
@@ -106,7 +112,7 @@ def draw_batch(
     config: TrainConfig, process: Process, photos: dataset.Photos, step: int, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(crops, levels, noise) of a step: a function of the seed and the step alone."""
-    hr = dataset.crops(photos, config.seed, step, config.batch, config.crop)
+    hr = dataset.crops(photos, config.seed, step, config.batch, config.crop).to(device)
     uniform = torch.rand(2, config.batch, generator=dataset.generator(config.seed + 1, step), dtype=torch.float64)
     level = process.draw(uniform[0], uniform[1] < config.first_level)
     generator = dataset.generator(config.seed + 2, step, device)

@@ -7,7 +7,9 @@ RUN/log.jsonl           one JSON object a step or validation
 RUN/samples/            bicubic | 1 step | few steps | original at every validation
 """
 
+import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,19 +21,21 @@ from torch import Tensor
 
 import dreamsr
 from dreamsr.config import TrainConfig, apply_overrides, from_dict, to_dict
+from dreamsr.core.process import Process
 from dreamsr.core.resize import bicubic
 from dreamsr.data import dataset
 from dreamsr.data.degrade import degrade
+from dreamsr.engine.device import default_batch
 from dreamsr.engine.evaluator import crop_to_multiple
 from dreamsr.engine.optimize import Progress, State, new_state, train
-from dreamsr.engine.upscaler import Settings, Upscaler
-from dreamsr.errors import UsageError
-from dreamsr.files import checkpoint, images
+from dreamsr.engine.upscaler import Settings, Upscaler, count_steps
+from dreamsr.errors import DreamSRError, UsageError
+from dreamsr.files import checkpoint, hub, images
 from dreamsr.files.atomic import atomic
 from dreamsr.files.checkpoint import Model
 from dreamsr.metrics import luma, psnr
 
-STATE, WEIGHTS, LOG, RUN = "state.safetensors", "model.safetensors", "log.jsonl", "run.json"
+STATE, WEIGHTS, LOG, RUN = "state.safetensors", hub.RUN_FILE, "log.jsonl", "run.json"
 CHANGEABLE = ("steps", "val_every", "save_every")
 MAX_VAL = 16
 
@@ -43,6 +47,8 @@ class Run:
     config: TrainConfig
     data: Path
     val: Path | None
+    photos: str
+    """Digest of the names and sizes of all photo files."""
 
 
 @dataclass(frozen=True)
@@ -77,38 +83,39 @@ Event = Started | Progress | Validated | Saved
 
 
 def create(config: TrainConfig, data: Path, val: Path | None, out: Path) -> Run:
-    """Begin a run folder; an error if `out` holds one, or `data` and `val` are no folders of photos."""
-    if (out / RUN).exists():
+    """A new run; an error if `out` holds one already, or `data` and `val` are no folders of photos."""
+    if (out / STATE).exists():
         raise UsageError(f"{out} already holds a training run", "go on with --resume, or give another --out")
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file; expected a folder for the run")
     for folder in (data, val):
         if folder is not None and not images.find(folder):
             raise UsageError(f"no PNG, JPEG or WebP picture in {folder}")
-    run = Run(config, data.absolute(), val.absolute() if val else None)
-    _write(run, out)
-    return run
+    own = config.model.sampling
+    Process(config.model.process).levels(own.steps, own.grid, (own.lambda_start, own.lambda_end))
+    data, val = data.absolute(), val.absolute() if val else None
+    return Run(config, data, val, _digest(data, val))
 
 
 def reopen(out: Path) -> Run:
-    """The run of a folder."""
-    try:
-        document = json.loads((out / RUN).read_text())
-    except FileNotFoundError:
-        raise UsageError(f"{out} holds no training run", "start one without --resume") from None
-    val = document["val"]
-    return Run(from_dict(TrainConfig, document["config"]), Path(document["data"]), Path(val) if val else None)
+    """The run of a folder; an error if there is none, or its photos are others than at its start."""
+    if not (out / STATE).exists():
+        raise UsageError(f"{out} holds no training run", "start one without --resume")
+    document = json.loads((out / RUN).read_text())
+    data, val = Path(document["data"]), Path(document["val"]) if document["val"] else None
+    run = Run(from_dict(TrainConfig, document["config"]), data, val, document["photos"])
+    if _digest(data, val) != run.photos:
+        raise UsageError(f"the photos in {data} are not those that the run began with", "start a new run with --init")
+    return run
 
 
-def reconfigure(run: Run, overrides: Sequence[str], out: Path) -> Run:
+def reconfigure(run: Run, overrides: Sequence[str]) -> Run:
     """The run with another length or other intervals; anything else would make it another run."""
     config = from_dict(TrainConfig, apply_overrides(TrainConfig, to_dict(run.config), overrides))
     for key, value in to_dict(config).items():
         if key not in CHANGEABLE and value != to_dict(run.config)[key]:
             raise UsageError(f"{key} cannot change in a resumed run", f"only {', '.join(CHANGEABLE)} can")
-    run = replace(run, config=config)
-    _write(run, out)
-    return run
+    return replace(run, config=config)
 
 
 def fit(
@@ -122,29 +129,32 @@ def fit(
 ) -> Iterator[Event]:
     """Train from the state in `out`, or from the beginning (warm from `start`), until done or `stop()`.
 
-    Progress of every step is logged and yielded; on leaving, the state is on disk.
+    Progress of every step is logged and yielded. The state is on disk when it is done or stopped.
     """
     config = run.config
-    training, held_out = _photos(run)
+    training, validation = _photos(run)
     photos, skipped = dataset.load(training, config.crop, out / "photos.u8")
+    held_out, unread = _read(validation, config.model.scale)
+    _write(run, out)
     if device.type == "cuda" and photos.flat.numel() < torch.cuda.mem_get_info(device)[0] // 2:
         photos = photos.to(device)
     state, seconds = _restore(config, out, device, start)
-    yield Started(state.step, len(photos), len(held_out), skipped)
+    if state.step > config.steps:
+        raise UsageError(f"{out} is at step {state.step} already, steps is {config.steps}", "give a larger steps=")
+    yield Started(state.step, len(photos), len(held_out), [*skipped, *unread])
     with (out / LOG).open("a") as log:
         for progress in train(config, state, photos, device, dtype):
             seconds += progress.seconds
             _log(log, progress)
             yield progress
-            done = state.step == config.steps
+            done, stopping = state.step == config.steps, stop()
+            if done or stopping or state.step % config.save_every == 0:
+                log.flush()
+                yield save(run, state, seconds, len(photos), out)
             if held_out and (done or state.step % config.val_every == 0):
                 validated = validate(config, state, held_out, out)
                 _log(log, validated)
                 yield validated
-            stopping = stop()
-            if done or stopping or state.step % config.save_every == 0:
-                log.flush()
-                yield save(run, state, seconds, len(photos), out)
             if stopping:
                 return
 
@@ -178,17 +188,16 @@ def averaged(out: Path) -> Model:
     return model
 
 
-def validate(config: TrainConfig, state: State, paths: Sequence[Path], out: Path) -> Validated:
+def validate(config: TrainConfig, state: State, hrs: Sequence[Tensor], out: Path) -> Validated:
     """Upscale held-out photos with the averaged weights at 1 and at the model's own number of steps."""
     scale, few = config.model.scale, config.model.sampling.steps
     device = next(state.ema.parameters()).device
     model = Model(config.model, state.ema, {}).to(device)
-    hrs = [crop_to_multiple(images.read(path).color[:, :512, :512], scale) for path in paths]
     lrs = [degrade(hr[None], scale)[0] for hr in hrs]
     columns = {"bicubic": [bicubic(lr[None], (hr.shape[1], hr.shape[2]))[0] for lr, hr in zip(lrs, hrs, strict=True)]}
     for steps in dict.fromkeys((1, few)):
-        label = f"{steps} steps" if steps > 1 else "1 step"
-        columns[label] = [x.cpu() for x in Upscaler(model, Settings(steps=steps))(lrs)]
+        upscaler = Upscaler(model, Settings(steps=steps, batch=default_batch(device)))
+        columns[count_steps(steps)] = [x.cpu() for x in upscaler(lrs)]
     scores = {
         label: sum(_psnr_y(x, hr, scale) for x, hr in zip(column, hrs, strict=True)) / len(hrs)
         for label, column in columns.items()
@@ -213,7 +222,12 @@ def save_sheet(path: Path, columns: Sequence[Sequence[Tensor]]) -> None:
 
 
 def _write(run: Run, out: Path) -> None:
-    document = {"config": to_dict(run.config), "data": str(run.data), "val": str(run.val) if run.val else None}
+    document = {
+        "config": to_dict(run.config),
+        "data": str(run.data),
+        "val": str(run.val) if run.val else None,
+        "photos": run.photos,
+    }
     with atomic(out / RUN) as temporary:
         temporary.write_text(json.dumps(document, indent=2))
 
@@ -230,9 +244,31 @@ def _photos(run: Run) -> tuple[list[Path], list[Path]]:
     return paths, held_out[:: max(1, len(held_out) // MAX_VAL)][:MAX_VAL]
 
 
+def _read(paths: Sequence[Path], scale: int) -> tuple[list[Tensor], list[str]]:
+    """Held-out pictures, at most 512 x 512 of each, and what cannot be read."""
+    pictures, unread = [], []
+    for path in paths:
+        try:
+            pictures.append(crop_to_multiple(images.read(path).color[:, :512, :512], scale))
+        except DreamSRError as error:
+            unread.append(error.message)
+    return pictures, unread
+
+
+def _digest(data: Path, val: Path | None) -> str:
+    entries = [
+        f"{path.relative_to(folder)} {path.stat().st_size}"
+        for folder in (data, val)
+        if folder is not None
+        for path in images.find(folder)
+    ]
+    return hashlib.sha256("\n".join(entries).encode()).hexdigest()
+
+
 def _restore(config: TrainConfig, out: Path, device: torch.device, start: Model | None) -> tuple[State, float]:
     state = new_state(config, device, start.network if start else None)
     if not (out / STATE).exists():
+        _forget(out / LOG, 0)
         return state, 0.0
     metadata, groups = checkpoint.load_state(out / STATE)
     checkpoint.load_weights(state.network, groups["network"], out / STATE)
@@ -254,5 +290,14 @@ def _log(log: Any, event: Progress | Validated) -> None:
 def _forget(log: Path, step: int) -> None:
     """Drop what was logged after the state was saved."""
     if log.exists():
-        lines = [line for line in log.read_text().splitlines() if json.loads(line)["step"] <= step]
-        log.write_text("".join(line + "\n" for line in lines))
+        lines = [line for line in log.read_text().splitlines() if _step(line) <= step]
+        with atomic(log) as temporary:
+            temporary.write_text("".join(line + "\n" for line in lines))
+
+
+def _step(line: str) -> float:
+    """The step of a line of the log; infinity for a line that a crash cut off."""
+    try:
+        return float(json.loads(line)["step"])
+    except ValueError:
+        return math.inf

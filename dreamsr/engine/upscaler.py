@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from dreamsr.core import noise, sampling
-from dreamsr.core.process import Grid
 from dreamsr.core.resize import bicubic
 from dreamsr.core.tiling import Layout, tiled
 from dreamsr.errors import UsageError
@@ -28,9 +27,6 @@ class Settings:
     tile: int = TILE
     batch: int = 1
     """Tiles of one network call."""
-    grid: Grid = "lambda"
-    span: tuple[float, float] | None = None
-    """(lambda of the first level, lambda of the last evaluated one)"""
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 1:
@@ -61,8 +57,7 @@ class Upscaler:
     def levels(self) -> Tensor:
         """The sampling grid, float64 (steps + 1, 2)."""
         own = self.model.config.sampling
-        span = self.settings.span or (own.lambda_start, own.lambda_end)
-        return self.model.denoiser.process.levels(self.steps, self.settings.grid, span)
+        return self.model.denoiser.process.levels(self.steps, own.grid, (own.lambda_start, own.lambda_end))
 
     def tiles(self, size: tuple[int, int]) -> int:
         """How many tiles an input of (height, width) takes."""
@@ -78,7 +73,9 @@ class Upscaler:
 
         A picture's result depends neither on the others of the call nor on their order.
         """
-        *_, last = self.run(pictures, sizes)
+        last: list[Tensor] = []
+        for step in self.run(pictures, sizes):
+            last = step  # only one step's pictures are kept
         return last
 
     @torch.inference_mode()
@@ -110,6 +107,11 @@ class Upscaler:
         key = (self.settings.seed, 0, step)
         fields = [noise.normal(key, size, origin, device=self.model.device) for size in layout.canvases]
         return torch.cat([field.flatten() for field in fields])
+
+
+def count_steps(steps: int) -> str:
+    """`1 step`, `4 steps`."""
+    return "1 step" if steps == 1 else f"{steps} steps"
 
 
 def output_size(size: tuple[int, int], scale: float) -> tuple[int, int]:

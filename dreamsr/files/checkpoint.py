@@ -51,17 +51,21 @@ def build(config: ModelConfig) -> PatchUNet:
     return _channels_last(PatchUNet(config.network))
 
 
-def save_model(path: Path, model: Model, dtype: torch.dtype) -> None:
-    """Write weights in `dtype`, config and card; the file is read back before it is put in place."""
+def save_model(path: Path, model: Model, dtype: torch.dtype) -> Model:
+    """Write weights in `dtype`, config and card; the file is loaded and compared before it is put in place."""
     weights = {k: v.detach().to("cpu", dtype).contiguous() for k, v in model.network.state_dict().items()}
     metadata = {
         "format": FORMAT,
         "config": json.dumps(to_dict(model.config)),
-        "card": json.dumps(model.card),
+        "card": json.dumps(model.card, default=str),
     }
     with atomic(path) as temporary:
         temporary.write_bytes(save(weights, metadata))
-        _check(temporary, weights)
+        loaded = load_model(temporary)
+        for name, value in loaded.network.state_dict().items():
+            if not torch.equal(value, weights[name].to(torch.float32)):
+                raise CheckpointError(f"{path} does not read back as it was written ({name})")
+    return loaded
 
 
 def load_model(path: Path) -> Model:
@@ -73,19 +77,31 @@ def load_model(path: Path) -> Model:
             f"{path} is not a dreamsr checkpoint (its format is {found!r}, expected {FORMAT!r})",
             "make one with `dreamsr train` or `dreamsr export`",
         )
+    document, card = _documents(metadata, path)
     try:
-        config = from_dict(ModelConfig, json.loads(metadata["config"]))
-    except (ConfigError, KeyError, ValueError) as error:
+        config = from_dict(ModelConfig, document)
+    except ConfigError as error:
         raise CheckpointError(f"{path} has no usable model configuration: {error}") from error
     network = build(config)
     load_weights(network, weights, path)
-    return Model(config, network.eval(), json.loads(metadata.get("card", "{}")))
+    return Model(config, network.eval(), card)
 
 
 def describe(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """(configuration, card) of a checkpoint, without building its network."""
-    metadata, _ = read_tensors(path)
-    return json.loads(metadata.get("config", "{}")), json.loads(metadata.get("card", "{}"))
+    with safe_open(path, "pt") as file:
+        return _documents(file.metadata() or {}, path)
+
+
+def _documents(metadata: Mapping[str, str], path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(configuration, card) from a file's metadata."""
+    try:
+        documents = [json.loads(metadata.get(key, "{}")) for key in ("config", "card")]
+    except ValueError as error:
+        raise CheckpointError(f"{path} has damaged metadata: {error}") from error
+    if not all(isinstance(document, dict) for document in documents):
+        raise CheckpointError(f"{path} has damaged metadata: its configuration and card must be JSON objects")
+    return documents[0], documents[1]
 
 
 def load_weights(network: torch.nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
@@ -113,6 +129,8 @@ def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         raise CheckpointError(f"{path} does not exist") from None
     except IsADirectoryError:
         raise CheckpointError(f"{path} is a folder, expected a .safetensors file") from None
+    except PermissionError:
+        raise CheckpointError(f"{path} may not be read") from None
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path} is not a safetensors file ({error})", "pickled .pt, .pth and .ckpt files are never opened"
@@ -146,9 +164,3 @@ def _channels_last(network: PatchUNet) -> PatchUNet:
     # torch's type stubs do not know this argument of Module.to
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network
-
-
-def _check(path: Path, weights: Mapping[str, Tensor]) -> None:
-    _, reread = read_tensors(path)
-    if not all(torch.equal(reread[name], value) for name, value in weights.items()):
-        raise CheckpointError(f"{path} does not read back as it was written; is the disk full?")

@@ -45,8 +45,6 @@ def download(repo: str, file: str, revision: str | None) -> Path:
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import (
         EntryNotFoundError,
-        HfHubHTTPError,
-        HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -66,8 +64,8 @@ def download(repo: str, file: str, revision: str | None) -> Path:
         raise CheckpointError(f"there is no model {repo!r} on the Hub (or it is private)") from None
     except EntryNotFoundError:
         raise CheckpointError(f"{where} on the Hub has no file {file!r}", f"name one: {where}:FILE") from None
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise CheckpointError(f"{where} cannot be downloaded: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # the HTTP library's own errors differ between versions of huggingface-hub
+        raise CheckpointError(f"{where} cannot be downloaded: {(str(error) or repr(error)).splitlines()[0]}") from error
 
 
 def lpips_weights(given: Path | None) -> Path | None:

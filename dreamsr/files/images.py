@@ -13,14 +13,19 @@ from torch import Tensor
 from dreamsr.errors import ImageError, UsageError
 from dreamsr.files.atomic import atomic
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+SUFFIXES = tuple(FORMATS)
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "PNG": {"compress_level": 4},
     "JPEG": {"quality": 95, "subsampling": 0},
     "WEBP": {"quality": 95, "method": 4},
 }
 _ORIENTATION = 0x0112
+_JPEG_EXIF = 65_533
+"""Bytes of EXIF that fit into a JPEG segment."""
+
+# set once: the filters are global, and pictures are decoded in several threads
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True)
@@ -44,10 +49,8 @@ class Picture:
 def read(path: Path) -> Picture:
     """Decode a PNG, JPEG or WebP file; raises ImageError in one line for anything else."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=["PNG", "JPEG", "WEBP"]) as image:
-                return _decode(image, path)
+        with Image.open(path, formats=["PNG", "JPEG", "WEBP"]) as image:
+            return _decode(image, path)
     except UnidentifiedImageError:
         empty = path.stat().st_size == 0
         raise ImageError(f"{path} is {'empty' if empty else 'not a PNG, JPEG or WebP picture'}") from None
@@ -62,29 +65,33 @@ def _decode(image: Image.Image, path: Path) -> Picture:
         raise ImageError(f"{path} is animated; only still pictures are upscaled")
     image.load()
     lossless = image.format == "PNG"
-    turned = _ORIENTATION in image.getexif()
-    image = ImageOps.exif_transpose(image)
-    metadata = _metadata(image, turned)
-    gray = image.mode in ("1", "L", "LA", "I;16", "I", "F")
+    profile = image.info.get("icc_profile")
+    image, exif = _upright(image)
+    # the profile of CMYK inks does not describe the RGB that is written
+    kept = {"icc_profile": profile if image.mode != "CMYK" else None, "exif": exif}
+    metadata = {key: value for key, value in kept.items() if value}
+    gray = image.mode in ("1", "L", "LA", "I;16")
     alpha = None
+    if image.mode == "I;16":
+        image = image.point(lambda v: v * (255 / 65535) + 0.5).convert("L")
+        image.info.pop("transparency", None)
     if image.has_transparency_data:
         image = image.convert("LA" if gray else "RGBA")
         alpha = _to_tensor(image.getchannel("A"))
-    if image.mode.startswith("I"):
-        image = image.point(lambda v: v * (255 / 65535) + 0.5).convert("L")
     return Picture(_to_tensor(image.convert("RGB")), alpha, gray, metadata, lossless)
 
 
-def _metadata(image: Image.Image, turned: bool) -> dict[str, bytes]:
-    metadata: dict[str, bytes] = {}
-    if profile := image.info.get("icc_profile"):
-        metadata["icc_profile"] = profile
-    exif = image.getexif()
-    if turned:
-        exif[_ORIENTATION] = 1
-    if len(exif):
-        metadata["exif"] = exif.tobytes()
-    return metadata
+def _upright(image: Image.Image) -> tuple[Image.Image, bytes]:
+    """The picture turned as its EXIF says, and that EXIF with the orientation reset; b"" for none."""
+    try:
+        turned = _ORIENTATION in image.getexif()
+        image = ImageOps.exif_transpose(image)
+        exif = image.getexif()
+        if turned:
+            exif[_ORIENTATION] = 1
+        return image, exif.tobytes() if len(exif) else b""
+    except Exception:  # Pillow raises all kinds of errors on odd EXIF, and the pixels are good
+        return image, b""
 
 
 def _to_tensor(image: Image.Image) -> Tensor:
@@ -125,13 +132,15 @@ def resize(picture: Picture, size: tuple[int, int]) -> Picture:
 
 def write(path: Path, picture: Picture) -> None:
     """Encode by the suffix of `path`; raises ImageError for what the format cannot hold."""
-    kind = _FORMATS[path.suffix.lower()]
+    kind = FORMATS[path.suffix.lower()]
     if kind == "JPEG" and picture.alpha is not None:
         raise ImageError(f"{path}: JPEG has no transparency, which this picture has", "write PNG or WebP")
     options = {"lossless": True} if kind == "WEBP" and picture.lossless else _SAVE_OPTIONS[kind]
+    too_long = kind == "JPEG" and len(picture.metadata.get("exif", b"")) > _JPEG_EXIF
+    metadata = {k: v for k, v in picture.metadata.items() if not (too_long and k == "exif")}
     with atomic(path) as temporary:
         try:
-            to_pil(picture).save(temporary, kind, **options, **picture.metadata)
+            to_pil(picture).save(temporary, kind, **options, **metadata)
         except ValueError as error:
             raise ImageError(f"{path} cannot be written: {error}") from error
 

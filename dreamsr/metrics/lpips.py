@@ -17,6 +17,10 @@ class LPIPS:
     """
 
     name = "LPIPS(alex, v0.1)"
+    KEYS = frozenset(
+        [f"backbone.features.{i}.{part}" for i in (0, 3, 6, 8, 10) for part in ("weight", "bias")]
+        + [f"lin.lin{i}" for i in range(5)]
+    )
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
         self.weights = dict(weights)
