@@ -15,6 +15,8 @@ from typing import Any, Literal, TypeVar
 
 from dreamsr.errors import ConfigError
 
+TILE = 384
+"""Default side of the tiles, in output pixels."""
 Prediction = Literal["eps", "x0", "v"]
 Grid = Literal["lambda", "time"]
 T = TypeVar("T")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dreamsr.cli import console, options, setup
+from dreamsr.config import TILE
 from dreamsr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def evaluate(
     seed: options.Seed = 0,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
-    tile: options.Tile = 256,
+    tile: options.Tile = TILE,
     json: Annotated[bool, typer.Option("--json", help="Print all scores as JSON.")] = False,
 ) -> None:
     """Measure pictures against originals: PSNR, SSIM, LPIPS, and agreement with the input.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from dreamsr.cli import console, options, setup
+from dreamsr.config import TILE
 from dreamsr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def upscale(
     seed: options.Seed = 0,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
-    tile: options.Tile = 256,
+    tile: options.Tile = TILE,
     batch_size: options.BatchSize = None,
     format: Annotated[
         Format, typer.Option("--format", "-f", help="Format of the output; auto: as the input's.")

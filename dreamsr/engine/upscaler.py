@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from dreamsr.config import TILE
 from dreamsr.core import noise, sampling
 from dreamsr.core.resize import bicubic
 from dreamsr.core.tiling import Layout, tiled
 from dreamsr.errors import UsageError
 from dreamsr.files.checkpoint import Model
 
-TILE = 256
 HALO = 32
 
 
@@ -50,7 +50,7 @@ class Upscaler:
         tile = self.settings.tile
         if tile % granularity or tile <= 2 * HALO:
             raise UsageError(
-                f"--tile is {tile}; expected a multiple of {granularity} above {2 * HALO}", "try --tile 256"
+                f"--tile is {tile}; expected a multiple of {granularity} above {2 * HALO}", f"try --tile {TILE}"
             )
 
     @property
