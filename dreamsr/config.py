@@ -84,6 +84,7 @@ class SamplingConfig:
     grid: Grid = "lambda"
     """Spacing of the levels: uniform in lambda or in time."""
     lambda_start: float = -4.0
+    """The first level of the grid; a single step is taken at the noisiest level of the process instead."""
     lambda_end: float = 2.0
     """The last evaluated level of the grid; the step after it ends at sigma = 0."""
 

@@ -210,7 +210,7 @@ def bad_inputs(folder: Path) -> None:
         ("upscale in/a.png out.png -f jpg", 2, "out.png does not end with .jpg"),
         ("upscale in out --scale 5", 2, "--scale is 5; this model makes 1 to 4"),
         ("upscale in out --scale 0.5", 2, "--scale is 0.5"),
-        ("upscale in out --tile 100", 2, "--tile is 100; expected a multiple of 8 above 64"),
+        ("upscale in out --tile 100", 2, "--tile is 100; expected a multiple of 8 above 96"),
         ("upscale in out --batch-size 0", 2, "--batch-size is 0"),
         ("upscale in out --device cuda:99", 2, "device 'cuda:99' cannot be used"),
         ("upscale in out --device toaster", 2, "device 'toaster' cannot be used"),

@@ -14,7 +14,7 @@ from dreamsr.core.tiling import Layout, tiled
 from dreamsr.errors import UsageError
 from dreamsr.files.checkpoint import Model
 
-HALO = 32
+HALO = 48
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,10 @@ class Upscaler:
     @property
     def levels(self) -> Tensor:
         """The sampling grid, float64 (steps + 1, 2)."""
-        own = self.model.config.sampling
-        return self.model.denoiser.process.levels(self.steps, own.grid, (own.lambda_start, own.lambda_end))
+        own, process = self.model.config.sampling, self.model.denoiser.process
+        # a single step is taken where training puts its extra share
+        start = own.lambda_start if self.steps > 1 else process.span[0]
+        return process.levels(self.steps, own.grid, (start, own.lambda_end))
 
     def tiles(self, size: tuple[int, int]) -> int:
         """How many tiles an input of (height, width) takes."""
