@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 
 from dreamsr.errors import ConfigError
 
-TILE = 384
+TILE = 416
 """Default side of the tiles, in output pixels."""
 Prediction = Literal["eps", "x0", "v"]
 Grid = Literal["lambda", "time"]

@@ -1,6 +1,6 @@
 """Compare where few-step sampling ends, on held-out photos: the table behind a model's sampling settings.
 
-    python scripts/compare_grids.py MODEL PHOTOS --steps 4 --starts=-4,-2 --ends 1,2 --samplers ddim,dpmpp-2m [--every 2]
+    python scripts/compare_grids.py MODEL PHOTOS --steps 4 --starts=-4,-2 --ends 1,2 --samplers ddim [--every 2]
 
 Prints PSNR-Y and LPIPS (its weights by $DREAMSR_LPIPS_WEIGHTS) for every lambda grid. The winner goes into a model
 with `dreamsr export MODEL OUT.safetensors sampling.lambda_start=... sampling.lambda_end=...`.
@@ -40,7 +40,7 @@ def main() -> None:
     for sampler, start, end in product(options.samplers.split(","), starts, ends):
         sampling = replace(model.config.sampling, sampler=sampler, lambda_start=start, lambda_end=end)
         candidate = replace(model, config=replace(model.config, sampling=sampling))
-        upscaler = Upscaler(candidate, Settings(steps=options.steps, tile=384))
+        upscaler = Upscaler(candidate, Settings(steps=options.steps))
         pairs = [(images.to_bytes(upscaler([lr])[0].cpu()), hr) for lr, hr in zip(lrs, hrs, strict=True)]
         fidelity = sum(psnr(luma(sr), luma(images.to_bytes(hr)), scale) for sr, hr in pairs) / len(pairs)
         distance = sum(measure.lpips(images.to_unit(sr), hr) for sr, hr in pairs) / len(pairs) if measure.lpips else 0
