@@ -135,12 +135,12 @@ def fit(
     training, validation = _photos(run)
     photos, skipped = dataset.load(training, config.crop, out / "photos.u8")
     held_out, unread = _read(validation, config.model.scale)
-    _write(run, out)
     if device.type == "cuda" and photos.flat.numel() < torch.cuda.mem_get_info(device)[0] // 2:
         photos = photos.to(device)
     state, seconds = _restore(config, out, device, start)
     if state.step > config.steps:
         raise UsageError(f"{out} is at step {state.step} already, steps is {config.steps}", "give a larger steps=")
+    _write(run, out)
     yield Started(state.step, len(photos), len(held_out), [*skipped, *unread])
     with (out / LOG).open("a") as log:
         for progress in train(config, state, photos, device, dtype):
