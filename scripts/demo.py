@@ -18,7 +18,6 @@ from torch import Tensor
 from dreamsr.core.resize import bicubic
 from dreamsr.data.degrade import degrade
 from dreamsr.engine.evaluator import Measure, crop_to_multiple
-from dreamsr.engine.trainer import save_sheet
 from dreamsr.files import images
 from dreamsr.files.images import Picture
 
@@ -41,7 +40,7 @@ def main() -> None:
     seconds = time.perf_counter() - start
     enlarged = {n: bicubic(lr[None], (originals[n].shape[1], originals[n].shape[2]))[0] for n, lr in small.items()}
     results = {name: images.read(out / "sr" / f"{name}.png").color for name in PHOTOS}
-    save_sheet(
+    images.write_sheet(
         out / "sheet.png", [[group[n][:, :CUT, :CUT] for n in PHOTOS] for group in (enlarged, results, originals)]
     )
     report(originals, enlarged, results)

@@ -14,7 +14,6 @@ from dreamsr.core.resize import bicubic
 from dreamsr.data.degrade import degrade
 from dreamsr.engine.device import choose_device, choose_dtype
 from dreamsr.engine.evaluator import crop_to_multiple
-from dreamsr.engine.trainer import save_sheet
 from dreamsr.engine.upscaler import Settings, Upscaler
 from dreamsr.files import checkpoint, hub, images
 
@@ -35,7 +34,7 @@ def main() -> None:
     model = checkpoint.load_model(hub.resolve(sys.argv[2] if len(sys.argv) > 2 else hub.DEFAULT_MODEL))
     model = model.to(device, choose_dtype(device))
     rows = [row for name, corners in DETAILS.items() for row in details(model, name, corners)]
-    save_sheet(Path(sys.argv[1]), [list(column) for column in zip(*rows, strict=True)])
+    images.write_sheet(Path(sys.argv[1]), [list(column) for column in zip(*rows, strict=True)])
 
 
 def details(model: checkpoint.Model, name: str, corners: list[tuple[int, int]]) -> list[list[Tensor]]:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 import dreamsr
@@ -203,22 +202,8 @@ def validate(config: TrainConfig, state: State, hrs: Sequence[Tensor], out: Path
         for label, column in columns.items()
     }
     sheet = out / "samples" / f"step_{state.step:07d}.png"
-    save_sheet(sheet, [*columns.values(), hrs])
+    images.write_sheet(sheet, [*columns.values(), hrs])
     return Validated(state.step, scores, sheet)
-
-
-def save_sheet(path: Path, columns: Sequence[Sequence[Tensor]]) -> None:
-    """Pictures (3, h, w) side by side, a row for every picture."""
-    rows = list(zip(*columns, strict=True))
-    width, height = max(r[0].shape[2] for r in rows), sum(r[0].shape[1] + 4 for r in rows)
-    sheet = Image.new("RGB", ((width + 4) * len(columns), height))
-    top = 0
-    for row in rows:
-        for i, x in enumerate(row):
-            sheet.paste(images.to_pil(images.Picture(x)), (i * (width + 4), top))
-        top += row[0].shape[1] + 4
-    with atomic(path) as temporary:
-        sheet.save(temporary, "PNG")
 
 
 def _write(run: Run, out: Path) -> None:

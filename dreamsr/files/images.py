@@ -1,7 +1,7 @@
 """Pictures on disk and as tensors; nothing is written by halves."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -143,6 +143,20 @@ def write(path: Path, picture: Picture) -> None:
             to_pil(picture).save(temporary, kind, **options, **metadata)
         except ValueError as error:
             raise ImageError(f"{path} cannot be written: {error}") from error
+
+
+def write_sheet(path: Path, columns: Sequence[Sequence[Tensor]]) -> None:
+    """A PNG of pictures (3, h, w) in [-1, 1] side by side, a row for every picture."""
+    rows = list(zip(*columns, strict=True))
+    width, height = max(r[0].shape[2] for r in rows), sum(r[0].shape[1] + 4 for r in rows)
+    sheet = Image.new("RGB", ((width + 4) * len(columns), height))
+    top = 0
+    for row in rows:
+        for i, x in enumerate(row):
+            sheet.paste(to_pil(Picture(x)), (i * (width + 4), top))
+        top += row[0].shape[1] + 4
+    with atomic(path) as temporary:
+        sheet.save(temporary, "PNG")
 
 
 def find(root: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Path]:
