@@ -1,5 +1,6 @@
 # make demo    upscale four photos with the bundled model
 # make test    linter, type checker, tests
+# make bench   measure this machine: docs/performance.md
 # make docs    docs/cli.md from the program
 #
 # TORCH_INDEX chooses the build of torch (after another one: make clean first), for example
@@ -10,16 +11,20 @@ VENV ?= .venv
 TORCH_INDEX ?=
 RUN = $(VENV)/bin
 
-.PHONY: demo test docs clean
+.PHONY: demo test bench docs clean
 
 demo: $(VENV)/installed
 	$(RUN)/python scripts/demo.py out
 
 test: $(VENV)/installed
-	$(RUN)/ruff format --check dreamsr tests scripts
-	$(RUN)/ruff check dreamsr tests scripts
+	$(RUN)/ruff format --check dreamsr tests scripts benchmarks
+	$(RUN)/ruff check dreamsr tests scripts benchmarks
 	$(RUN)/mypy
 	$(RUN)/python -m pytest -m "not slow and not gpu"
+
+bench: $(VENV)/installed
+	$(RUN)/pip install -c constraints.txt -e '.[bench]'
+	$(RUN)/python benchmarks/run.py docs/performance.md
 
 docs: $(VENV)/installed
 	$(RUN)/python -m typer dreamsr.cli.app utils docs --name dreamsr --output docs/cli.md

@@ -15,8 +15,8 @@ from typing import Any, Literal, TypeVar
 
 from dreamsr.errors import ConfigError
 
-TILE = 416
-"""Default side of the tiles, in output pixels."""
+TILE = 1088
+"""Default side of the tiles on a CPU, in output pixels."""
 Prediction = Literal["eps", "x0", "v"]
 Grid = Literal["lambda", "time"]
 T = TypeVar("T")

@@ -50,13 +50,17 @@ def test_pictures_are_clipped_not_residuals() -> None:
     """x_0 = anchor + u_0 / k is held within [-1, 1]; a large residual alone is not clipped."""
     anchor = torch.tensor([-0.9, 0.0, 0.9], dtype=torch.float64).view(1, 3, 1, 1)
     u_0 = torch.tensor([3.0, -1.5, 3.0], dtype=torch.float64).view(1, 3, 1, 1)
-    result = denoiser(u_0, "x0")(torch.zeros_like(u_0), level(torch.tensor(0.0)), Condition(anchor, anchor))
+    result = denoiser(u_0, "x0")(
+        torch.zeros_like(u_0),
+        level(torch.tensor(0.0)),
+        Condition(anchor, *(RESIDUAL.to_u(torch.full_like(anchor, x), anchor) for x in (-1, 1))),
+    )
     assert RESIDUAL.to_x(result, anchor).flatten().tolist() == pytest.approx([0.6, -0.75, 1.0])
 
 
 def test_the_network_is_told_a_bounded_angle() -> None:
     net = denoiser(torch.zeros(2, 3, 4, 4, dtype=torch.float64), "x0")
     rows = level(torch.tensor([-30.0, 0.0]))
-    net.predict(torch.zeros(2, 3, 4, 4, dtype=torch.float64), rows, Condition(torch.zeros(1), torch.zeros(1)))
+    net.predict(torch.zeros(2, 3, 4, 4, dtype=torch.float64), rows, Condition(*torch.zeros(3, 1)))
     answer = cast(Answer, net.network)
     assert answer.angles[0].tolist() == pytest.approx([1.0, 0.5])

@@ -19,72 +19,111 @@ def pictures() -> list[Tensor]:
     return [torch.rand(3, h, w, generator=generator) for h, w in SIZES]
 
 
+@pytest.mark.parametrize("static", [False, True])
 @pytest.mark.parametrize(("tile", "halo"), [(32, 8), (48, 4), (128, 32), (16, 0)])
-def test_pack_and_unpack(tile: int, halo: int) -> None:
-    layout = Layout(SIZES, tile, halo)
+def test_pack_and_unpack(tile: int, halo: int, static: bool) -> None:
+    layout = Layout(SIZES, tile, halo, 8, static)
     for x, y in zip(pictures(), layout.unpack(layout.pack(pictures())), strict=True):
         assert torch.equal(x, y)
 
 
-def test_margins_repeat_the_edge() -> None:
-    layout = Layout(((2, 3),), 16, 4)
+@pytest.mark.parametrize(("static", "side"), [(False, 4), (True, 16)])
+def test_edges_are_replicated(static: bool, side: int) -> None:
+    layout = Layout(((2, 3),), 16, 4, 4, static)
     x = torch.arange(18.0).view(3, 2, 3)
     (canvas,) = layout.views(layout.pack([x]))
-    assert canvas.shape == (3, 16, 16)
-    assert torch.equal(canvas[:, 0, 0], x[:, 0, 0])
-    assert torch.equal(canvas[:, -1, 5], x[:, 1, 1])
-    assert torch.equal(canvas[:, 5, -1], x[:, 1, 2])
+    assert canvas.shape == (3, side, side)
+    assert torch.equal(canvas[:, :2, :3], x)
+    assert torch.equal(canvas[:, 1, -1], x[:, 1, 2])
+    assert torch.equal(canvas[:, -1, 1], x[:, 1, 1])
 
 
+@pytest.mark.parametrize("static", [False, True])
 @pytest.mark.parametrize(("tile", "halo"), [(32, 8), (48, 4), (16, 0)])
-def test_tiles_cover_every_pixel_once(tile: int, halo: int) -> None:
-    layout = Layout(SIZES, tile, halo)
-    marks = torch.full((sum(3 * h * w for h, w in layout.canvases),), -1.0)
-    for i, one in enumerate(layout.tiles):
-        fresh = torch.full_like(marks, -1.0)
-        layout.scatter(torch.full((1, 3, tile, tile), float(i)), [one], fresh)
-        assert not bool(((fresh >= 0) & (marks >= 0)).any())
-        marks = torch.maximum(marks, fresh)
-    assert bool((marks >= 0).all())
+def test_tiles_cover_every_pixel_once(tile: int, halo: int, static: bool) -> None:
+    layout = Layout(SIZES, tile, halo, 8, static)
+    times = torch.zeros(sum(3 * h * w for h, w in layout.canvases))
+    for one in layout.tiles:
+        marks = torch.zeros_like(times)
+        layout.scatter(torch.ones(1, 3, *one.shape), [one], marks)
+        times += marks
+    assert torch.equal(times, torch.ones_like(times))
+
+
+@pytest.mark.parametrize("length", range(1, 400, 7))
+def test_what_a_tile_keeps_is_a_halo_away_from_its_cut_edges(length: int) -> None:
+    layout = Layout(((length, 1),), 64, 12, 8)
+    canvas = layout.canvases[0][0]
+    for tile in layout.tiles:
+        rows = tile.rows
+        assert rows.stop - rows.start <= 64
+        assert rows.start % 8 == rows.stop % 8 == 0
+        assert rows.first - rows.start >= 12 or rows.start == rows.first == 0
+        assert rows.stop - rows.last >= 12 or rows.stop == rows.last == canvas
+
+
+def test_tiles_waste_little() -> None:
+    """A picture of one tile costs itself; one of many, tiles of (side / (side - 2 halo))^2."""
+    for size, most in (((500, 500), 1.05), ((1088, 1088), 1.0), ((4000, 4000), 1.16), ((2000, 300), 1.16)):
+        layout = Layout((size,), 1088, 48, 16)
+        computed = sum(tile.shape[0] * tile.shape[1] for tile in layout.tiles)
+        assert computed <= most * size[0] * size[1]
+
+
+def test_batches_hold_one_shape() -> None:
+    layout = Layout(SIZES, 32, 8, 8)
+    batches = list(layout.batches(3))
+    assert sorted(t.shape for batch in batches for t in batch) == sorted(t.shape for t in layout.tiles)
+    assert all(len({tile.shape for tile in batch}) == 1 and len(batch) <= 3 for batch in batches)
+    assert len({tile.shape for batch in batches for tile in batch}) > 1
+    assert {tile.shape for tile in Layout(SIZES, 32, 8, 8, static=True).tiles} == {(32, 32)}
 
 
 def test_gather_then_scatter_is_the_identity() -> None:
     layout = Layout(SIZES, 32, 8)
     flat = layout.pack(pictures())
     again = torch.zeros_like(flat)
-    layout.scatter(layout.gather(flat, layout.tiles), layout.tiles, again)
+    for batch in layout.batches(4):
+        layout.scatter(layout.gather(flat, batch), batch, again)
     assert torch.equal(again, flat)
 
 
 def test_a_tile_without_a_core_is_refused() -> None:
     with pytest.raises(ValueError, match="no room"):
         Layout(SIZES, 32, 16)
+    with pytest.raises(ValueError, match="does not fit"):
+        Layout(SIZES, 36, 4, 8)
 
 
 class Blur:
     """A local network: what it says depends on 2 pixels around, and on the anchor."""
 
+    def __init__(self) -> None:
+        self.shapes: set[tuple[int, ...]] = set()
+
     def encode(self, anchor: Tensor) -> Tensor:
         return anchor
 
     def __call__(self, u: Tensor, angle: Tensor, features: Tensor) -> Tensor:
-        self.shape = u.shape
+        self.shapes.add(tuple(u.shape))
         return torch.nn.functional.avg_pool2d(u + features, 5, 1, 2) * angle.view(-1, 1, 1, 1)
 
 
+@pytest.mark.parametrize("static", [False, True])
 @pytest.mark.parametrize("batch", [1, 3, 16])
 @pytest.mark.parametrize(("tile", "halo"), [(24, 4), (32, 8), (64, 2)])
-def test_a_local_network_is_tiled_exactly(batch: int, tile: int, halo: int) -> None:
-    """Tiled equals whole inside the canvas, for every batch; the network sees one static shape."""
+def test_a_local_network_is_tiled_exactly(batch: int, tile: int, halo: int, static: bool) -> None:
+    """Tiled equals whole, for every batch; the network sees full batches, and one shape if asked."""
     network = Blur()
     denoiser = Denoiser(cast(Any, network), Process(ProcessConfig(k=1e-3)), "x0")
     anchors = [x * 0.1 for x in pictures()]
-    layout = Layout(SIZES, tile, halo)
+    layout = Layout(SIZES, tile, halo, 4, static)
     row = level(torch.tensor(0.0))
     packed = layout.pack(anchors)
     u = layout.pack(pictures())
     result = tiled(denoiser, layout, packed, batch)(u, row)
-    assert network.shape == (batch, 3, tile, tile)
+    assert {shape[0] for shape in network.shapes} == {batch}
+    assert not static or network.shapes == {(batch, 3, tile, tile)}
     for canvas, whole_u, whole_anchor in zip(layout.views(result), layout.views(u), layout.views(packed), strict=True):
         whole = denoiser(whole_u[None], row, denoiser.condition(whole_anchor[None]))[0]
         torch.testing.assert_close(canvas, whole, rtol=0, atol=1e-6)
@@ -96,7 +135,7 @@ def test_order_of_pictures_does_not_matter() -> None:
 
     def run(order: list[int]) -> list[Tensor]:
         chosen = [pictures()[i] for i in order]
-        layout = Layout(tuple(SIZES[i] for i in order), 32, 8)
+        layout = Layout(tuple(SIZES[i] for i in order), 32, 8, 8)
         flat = layout.pack(chosen)
         return layout.unpack(tiled(denoiser, layout, flat, 4)(flat, row))
 

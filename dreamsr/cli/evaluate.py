@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dreamsr.cli import console, options, setup
-from dreamsr.config import TILE
 from dreamsr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,7 +32,8 @@ def evaluate(
     seed: options.Seed = 0,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
-    tile: options.Tile = TILE,
+    threads: options.Threads = None,
+    tile: options.Tile = None,
     json: Annotated[bool, typer.Option("--json", help="Print all scores as JSON.")] = False,
 ) -> None:
     """Measure pictures against originals: PSNR, SSIM, LPIPS, and agreement with the input.
@@ -42,7 +42,6 @@ def evaluate(
     cut to a multiple of the scale, reduced, upscaled and compared; bicubic is measured beside it.
     """
     from dreamsr.engine import evaluator
-    from dreamsr.engine.device import default_batch
     from dreamsr.engine.upscaler import Settings, Upscaler
     from dreamsr.files import images
 
@@ -58,12 +57,11 @@ def evaluate(
         total = len(images.find(data))
         if not total:
             raise UsageError(f"no PNG, JPEG or WebP picture in {data}")
-        loaded = setup.load(model, device, dtype)
+        loaded = setup.load(model, device, dtype, threads)
         if scale not in (None, loaded.config.scale):
             own = loaded.config.scale
             raise UsageError(f"--scale is {scale}; this model makes x{own}", f"use --scale {own}")
-        batch = default_batch(loaded.device)
-        upscaler = Upscaler(loaded, Settings(sampler=sampler, seed=seed, tile=tile, batch=batch))
+        upscaler = Upscaler(loaded, Settings(sampler=sampler, seed=seed, tile=tile))
         rows = _collect(evaluator.evaluate_model(upscaler, data, counts, measure), total * (1 + len(counts)))
     elif sr and hr and not (model or data):
         rows = _pair_rows(sr, hr, scale, measure)

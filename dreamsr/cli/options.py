@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -21,8 +21,15 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 Dtype = Annotated[str, typer.Option(help="auto, fp32, bf16, fp16: precision of the network.")]
 Seed = Annotated[int, typer.Option(help="Seed of the noise; the same seed makes the same picture.")]
 Sampler = Annotated[str | None, typer.Option(help="ddim, ddpm, dpmpp-2m (default: the model's)")]
-Tile = Annotated[int, typer.Option("--tile", "-t", help="Side of the tiles in output pixels.")]
+Tile = Annotated[
+    int | None,
+    typer.Option("--tile", "-t", help="Largest side of a tile in output pixels (default: 1088 on a CPU, else 512)"),
+]
 BatchSize = Annotated[int | None, typer.Option(help="Tiles in one call of the network (default: 1 on a CPU, else 16)")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads of the network (default: one a core)")]
+Compile = Annotated[
+    Literal["auto", "on", "off"], typer.Option("--compile", help="torch.compile; auto: where the job is large enough.")
+]
 LpipsWeights = Annotated[Path | None, typer.Option(help="LPIPS weights; else $DREAMSR_LPIPS_WEIGHTS, else the cache.")]
 DEFAULT = DEFAULT_MODEL
 

@@ -10,10 +10,12 @@ if TYPE_CHECKING:
     from dreamsr.files.checkpoint import Model
 
 
-def compute(device: str, dtype: str) -> "tuple[torch.device, torch.dtype]":
+def compute(device: str, dtype: str, threads: int | None = None) -> "tuple[torch.device, torch.dtype]":
     """The device and precision, said aloud."""
-    from dreamsr.engine.device import choose_device, choose_dtype, describe, why_no_cuda
+    from dreamsr.engine.device import choose_device, choose_dtype, describe, keep_memory, set_threads, why_no_cuda
 
+    set_threads(threads)
+    keep_memory()
     chosen = choose_device(device)
     precision = choose_dtype(chosen, dtype)
     if device == "auto" and (reason := why_no_cuda()):
@@ -22,9 +24,9 @@ def compute(device: str, dtype: str) -> "tuple[torch.device, torch.dtype]":
     return chosen, precision
 
 
-def load(name: str, device: str, dtype: str) -> "Model":
+def load(name: str, device: str, dtype: str, threads: int | None = None) -> "Model":
     """A model by name, on its device in its precision."""
     from dreamsr.files import checkpoint, hub
 
     model = checkpoint.load_model(hub.resolve(name))
-    return model.to(*compute(device, dtype))
+    return model.to(*compute(device, dtype, threads))

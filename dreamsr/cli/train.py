@@ -3,6 +3,7 @@
 import signal
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -36,13 +37,15 @@ def train(
     ] = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    threads: options.Threads = None,
+    compile: options.Compile = "auto",
 ) -> None:
     """Train a model on a folder of photos.
 
     The learning rate follows `steps` alone; stopping and resuming do not change it. Ctrl-C saves and
     stops, a second Ctrl-C stops at once.
     """
-    from dreamsr.engine import trainer
+    from dreamsr.engine import compilation, trainer
 
     limit = options.seconds(stop_after) if stop_after else None
     start = _load(init) if init else None
@@ -54,7 +57,11 @@ def train(
         run = trainer.create(_config(config, overrides or [], start), data, val, out)
     if dtype == "fp16":
         raise UsageError("training in fp16 loses small gradients", "use --dtype bf16 or --dtype fp32")
-    chosen = setup.compute(device, dtype)
+    chosen = setup.compute(device, dtype, threads)
+    if not resume:
+        run = replace(run, compiled=compilation.worthwhile(compile, *chosen, run.work))
+    if run.compiled:
+        console.say("the network is compiled at the first step, which takes a minute or two")
     with _stopper(limit) as stop:
         _show(trainer.fit(run, out, *chosen, start=start, stop=stop), run.config)
 

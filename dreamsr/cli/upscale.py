@@ -1,13 +1,11 @@
 """`dreamsr upscale`"""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from dreamsr.cli import console, options, setup
-from dreamsr.config import TILE
 from dreamsr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,7 +29,8 @@ def upscale(
     seed: options.Seed = 0,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
-    tile: options.Tile = TILE,
+    threads: options.Threads = None,
+    tile: options.Tile = None,
     batch_size: options.BatchSize = None,
     format: Annotated[
         Format, typer.Option("--format", "-f", help="Format of the output; auto: as the input's.")
@@ -45,20 +44,16 @@ def upscale(
     2 wrong usage, 130 interrupted.
     """
     from dreamsr.engine import job
-    from dreamsr.engine.device import default_batch
     from dreamsr.engine.upscaler import Settings, Upscaler, count_steps
     from dreamsr.files import checkpoint, hub
 
     if target and output:
         raise UsageError(f"OUT is given twice: {target} and {output}", "leave one out")
-    settings = Settings(steps, sampler, seed, tile, 1 if batch_size is None else batch_size)
+    settings = Settings(steps, sampler, seed, tile, batch_size)
     loaded = checkpoint.load_model(hub.resolve(model))
     factor = _check_scale(scale, loaded.config.scale)
     tasks = job.plan(source, target or output, factor, "" if format == "auto" else f".{format}")
-    chosen, precision = setup.compute(device, dtype)
-    if batch_size is None:
-        settings = replace(settings, batch=default_batch(chosen))
-    upscaler = Upscaler(loaded.to(chosen, precision), settings)
+    upscaler = Upscaler(loaded.to(*setup.compute(device, dtype, threads)), settings)
     console.say(f"{len(tasks)} pictures with {loaded.config.name}, {count_steps(upscaler.steps)}, x{factor:g}")
     try:
         counts = _report(job.run(tasks, upscaler, factor, overwrite), len(tasks))

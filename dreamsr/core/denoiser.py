@@ -18,15 +18,18 @@ class Network(Protocol):
         """Features of the anchor."""
 
     def __call__(self, u: Tensor, angle: Tensor, features: Tensor) -> Tensor:
-        """The prediction, shaped as u."""
+        """The prediction, shaped as u; angle has a row for every picture, or one for all."""
 
 
 @dataclass(frozen=True)
 class Condition:
     """What a network needs to know of the input, computed once a picture."""
 
-    anchor: Tensor
     features: Tensor
+    low: Tensor
+    """u_0 of a black picture"""
+    high: Tensor
+    """u_0 of a white picture"""
 
     def detach(self) -> "Condition":
         return replace(self, features=self.features.detach())
@@ -44,17 +47,17 @@ class Denoiser:
 
     def condition(self, anchor: Tensor) -> Condition:
         """anchor: (B, 3, H, W) in [-1, 1], the bicubic picture at output size."""
-        return Condition(anchor, self.network.encode(anchor.to(self.dtype)))
+        low, high = (self.process.to_u(torch.full_like(anchor, x), anchor) for x in (-1, 1))
+        return Condition(self.network.encode(anchor.to(self.dtype)), low, high)
 
     def __call__(self, u: Tensor, level: Tensor, condition: Condition) -> Tensor:
         """u_0 whose picture lies in [-1, 1]; u: (B, 3, H, W), level: float64 (2,) or (B, 2)."""
         u_0 = self.to_u_0(self.predict(u, level, condition), u, level)
-        x = self.process.to_x(u_0, condition.anchor).clamp(-1, 1)
-        return self.process.to_u(x, condition.anchor)
+        return u_0.clamp(condition.low, condition.high)
 
     def predict(self, u: Tensor, level: Tensor, condition: Condition) -> Tensor:
         """What the network predicts (eps, x0 or v), in u's dtype."""
-        alpha, sigma = level.expand(len(u), 2).unbind(-1)
+        alpha, sigma = level.reshape(-1, 2).unbind(-1)
         angle = (torch.atan2(sigma, alpha) * (2 / torch.pi)).to(u.device, torch.float32)
         return self.network(u.to(self.dtype), angle, condition.features).to(u.dtype)
 

@@ -17,13 +17,24 @@ EMBEDDING = 128
 FREQUENCIES = 8
 
 
-def channel_norm(x: Tensor) -> Tensor:
-    """Zero mean and unit variance over the channels of every pixel; (B, C, H, W), channels last."""
-    return F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],), eps=1e-5).permute(0, 3, 1, 2)
+def channel_norm(x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+    """Zero mean and unit variance over the channels of every pixel, then scale and shift (C,); (B, C, H, W)."""
+    return F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],), scale, shift, 1e-5).permute(0, 3, 1, 2)
+
+
+def film_norm(x: Tensor, film: Tensor) -> Tensor:
+    """(1 + scale) norm(x) + shift, where film holds (scale, shift): (B, 2 C), or (1, 2 C) for all of x.
+
+    One row, as at every sampling step, is a plain affine norm: one pass over memory, not three.
+    """
+    scale, shift = film.to(x.dtype).chunk(2, dim=1)
+    if len(film) == 1:
+        return channel_norm(x, 1 + scale[0], shift[0])
+    return channel_norm(x) * (1 + scale[:, :, None, None]) + shift[:, :, None, None]
 
 
 class Block(nn.Module):
-    """x + conv(silu(conv(scale * norm(x) + shift))); scale and shift are learned or come from the level."""
+    """x + conv(silu(conv(film_norm(x)))); scale and shift are learned or come from the level."""
 
     def __init__(self, width: int, modulated: bool) -> None:
         super().__init__()
@@ -37,12 +48,12 @@ class Block(nn.Module):
             nn.init.normal_(self.film.weight, std=0.02)
 
     def forward(self, x: Tensor, embedding: Tensor | None) -> Tensor:
-        """x: (B, width, H, W); embedding: (B, EMBEDDING), or None in the encoder."""
+        """x: (B, width, H, W); embedding: (B, EMBEDDING), (1, EMBEDDING) for all, or None in the encoder."""
         film = self.film(embedding) if isinstance(self.film, nn.Linear) else self.film
-        scale, shift = film[:, :, None, None].to(x.dtype).chunk(2, dim=1)
-        h = channel_norm(x) * (1 + scale) + shift
-        residual: Tensor = self.conv2(F.silu(self.conv1(h)))
-        return x + residual
+        # fresh tensors are written over where nothing needs them again: less memory to touch
+        h = F.silu(self.conv1(film_norm(x, film)), inplace=not torch.is_grad_enabled())
+        residual: Tensor = self.conv2(h)
+        return residual.add_(x)
 
 
 class LevelEmbedding(nn.Module):
@@ -99,9 +110,9 @@ class PatchUNet(nn.Module):
         return x
 
     def forward(self, u: Tensor, angle: Tensor, features: Tensor) -> Tensor:
-        """u: (B, 3, H, W); angle: (B,), 2/pi atan2(sigma, alpha); features: from `encode`."""
+        """u: (B, 3, H, W); angle: (B,) or (1,), 2/pi atan2(sigma, alpha); features: from `encode`."""
         embedding = self.level(angle)
-        x = self.enter(self._patches(u)) + features
+        x = self.enter(self._patches(u)).add_(features)
         skips: list[Tensor] = []
         for i, stage in enumerate(self.down):
             x = _run(stage, x, embedding)
@@ -109,7 +120,7 @@ class PatchUNet(nn.Module):
                 skips.append(x)
                 x = self.shrink[i](x)
         for i in reversed(range(len(self.up))):
-            x = F.pixel_shuffle(self.grow[i](x), 2) + skips[i]
+            x = F.pixel_shuffle(self.grow[i](x), 2).add_(skips[i])
             x = _run(self.up[i], x, embedding)
         out = F.pixel_shuffle(self.leave(F.silu(channel_norm(x))), self.config.patch)
         return out[..., : u.shape[-2], : u.shape[-1]]

@@ -32,15 +32,15 @@ def normal(
     h = _hash(h[:, None] ^ rows)
     h = _hash(h[..., None] ^ pairs)
     # two normals from two hashes: cosine for even x, sine for odd x
-    radius = torch.sqrt(-2 * torch.log(_uniform(h) + 2**-24))
-    angle = 2 * math.pi * _uniform(_hash(h ^ 0x68BC21EB))
-    both = torch.stack([radius * torch.cos(angle), radius * torch.sin(angle)], dim=-1).flatten(-2)
+    radius = _uniform(h).add_(2**-24).log_().mul_(-2).sqrt_()
+    angle = _uniform(_hash(h ^ 0x68BC21EB)).mul_(2 * math.pi)
+    both = torch.stack([angle.cos(), angle.sin()], dim=-1).mul_(radius[..., None]).flatten(-2)
     return both[..., x0 & 1 : (x0 & 1) + width]
 
 
 def _uniform(h: Tensor) -> Tensor:
     """The upper 24 bits of int32 hashes as float32 in [0, 1)."""
-    return ((h >> 8) & 0xFFFFFF).to(torch.float32) * 2**-24
+    return _shift(h, 8).to(torch.float32).mul_(2**-24)
 
 
 def _hash(h: Tensor) -> Tensor:
@@ -48,14 +48,14 @@ def _hash(h: Tensor) -> Tensor:
 
     Multiply-xorshift with the constants 0x7feb352d and 0x846ca68b; int32 arithmetic wraps.
     """
-    h = (h ^ _shift(h, 16)) * _signed(0x7FEB352D)
-    h = (h ^ _shift(h, 15)) * _signed(0x846CA68B)
-    return h ^ _shift(h, 16)
+    h = _shift(h, 16).bitwise_xor_(h).mul_(_signed(0x7FEB352D))
+    h = _shift(h, 15).bitwise_xor_(h).mul_(_signed(0x846CA68B))
+    return _shift(h, 16).bitwise_xor_(h)
 
 
 def _shift(h: Tensor, bits: int) -> Tensor:
     """Logical right shift of int32."""
-    return (h >> bits) & ((1 << (32 - bits)) - 1)
+    return (h >> bits).bitwise_and_((1 << (32 - bits)) - 1)
 
 
 def _hash_key(key: tuple[int, int, int]) -> int:

@@ -78,7 +78,7 @@ def solve(
         u = u_0 if then[1] == 0 else _step(u, now, then, past, v2)
         if v2 > 0 and then[1] > 0:
             assert noise is not None, "a stochastic step needs noise"
-            u = u + math.sqrt(v2) * noise(i).to(u.dtype)
+            u = u.add_(noise(i).to(u.dtype), alpha=math.sqrt(v2))
         yield Step(u, u_0, i)
 
 
@@ -97,7 +97,7 @@ def _step(
     weights = _weights(h, stretch, [node - lam for node, _ in past])
     u = (r / now[1]) * u
     for weight, (_, estimate) in zip(weights, past, strict=True):
-        u = u + (r * math.exp(lam) * weight) * estimate
+        u.add_(estimate, alpha=r * math.exp(lam) * weight)
     return u
 
 

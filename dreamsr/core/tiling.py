@@ -1,13 +1,14 @@
-"""A bag of pictures as fixed-size tiles of one batch, and back.
+"""A bag of pictures as tiles of few shapes, and back.
 
-Every picture is laid on a canvas: `halo` pixels of replicated margin before it, and behind it as
-many as whole tiles need. Tiles advance by `tile - 2 halo`; each keeps its inner part, and at the
-canvas' edge its margin too, so that together they cover the canvas exactly once and a tile at the
-border of a picture is like any other. The canvases of a bag lie end to end in one flat tensor, on
-which solvers, being element-wise, work directly.
+Every picture is laid on a canvas: its edges are replicated up to a multiple of the network's
+granularity. The fewest tiles that are no larger than `tile`, all of one size and overlapping by at
+least two halos, cover the canvas; each keeps its part of it. A picture that fits into one tile costs
+nothing but itself. The canvases of a bag lie end to end in one flat tensor, on which solvers, being
+element-wise, work directly.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,46 +22,66 @@ Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
+class Span:
+    """Along one axis of a canvas: what a tile sees, [start, stop), and what it keeps, [first, last)."""
+
+    start: int
+    stop: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
 class Tile:
-    """A window of a canvas: which picture of the bag, and its top left corner on the canvas."""
+    """A window of a canvas of the bag."""
 
     picture: int
-    top: int
-    left: int
+    rows: Span
+    columns: Span
+
+    @property
+    def shape(self) -> Size:
+        return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the pictures of a bag, sizes (height, width), lie; `tile` and `halo` are in pixels."""
+    """Where the pictures of a bag, sizes (height, width), lie; everything is in pixels.
+
+    `static` gives every tile the full side, for compiled code, at the price of a larger canvas for small pictures.
+    """
 
     sizes: tuple[Size, ...]
     tile: int
     halo: int
+    granularity: int = 1
+    static: bool = False
 
     def __post_init__(self) -> None:
         if self.halo < 0 or self.tile <= 2 * self.halo:
             raise ValueError(f"a tile of {self.tile} has no room for a halo of {self.halo} on both sides")
-
-    @property
-    def core(self) -> int:
-        return self.tile - 2 * self.halo
+        if self.tile % self.granularity or 2 * self.halo % self.granularity:
+            raise ValueError(f"a tile of {self.tile} with a halo of {self.halo} does not fit {self.granularity} pixels")
 
     @cached_property
     def canvases(self) -> tuple[Size, ...]:
-        """Sizes of the canvases: whole tiles."""
-        return tuple(
-            (-(-h // self.core) * self.core + 2 * self.halo, -(-w // self.core) * self.core + 2 * self.halo)
-            for h, w in self.sizes
-        )
+        """Sizes of the canvases."""
+        return tuple((self._canvas(h), self._canvas(w)) for h, w in self.sizes)
 
     @cached_property
     def tiles(self) -> tuple[Tile, ...]:
         return tuple(
-            Tile(picture, top, left)
+            Tile(picture, rows, columns)
             for picture, (height, width) in enumerate(self.canvases)
-            for top in range(0, height - 2 * self.halo, self.core)
-            for left in range(0, width - 2 * self.halo, self.core)
+            for rows in self._spans(height)
+            for columns in self._spans(width)
         )
+
+    def batches(self, most: int) -> Iterator[tuple[Tile, ...]]:
+        """The tiles in groups of one shape, at most `most` in each."""
+        for shape in dict.fromkeys(tile.shape for tile in self.tiles):
+            alike = tuple(tile for tile in self.tiles if tile.shape == shape)
+            yield from (alike[i : i + most] for i in range(0, len(alike), most))
 
     def views(self, flat: Tensor) -> list[Tensor]:
         """The canvases (3, H, W) inside a flat bag, sharing its memory."""
@@ -72,42 +93,57 @@ class Layout:
         extended = []
         for x, (h, w), (height, width) in zip(pictures, self.sizes, self.canvases, strict=True):
             assert x.shape[-2:] == (h, w)
-            rows = torch.arange(-self.halo, height - self.halo, device=x.device).clamp(0, h - 1)
-            columns = torch.arange(-self.halo, width - self.halo, device=x.device).clamp(0, w - 1)
-            extended.append(x[:, rows][:, :, columns].flatten())
+            extended.append(F.pad(x[None], (0, width - w, 0, height - h), mode="replicate").flatten())
         return torch.cat(extended)
 
     def unpack(self, flat: Tensor) -> list[Tensor]:
-        """The pictures (3, h, w) without their margins."""
-        m = self.halo
-        views = zip(self.views(flat), self.sizes, strict=True)
-        return [canvas[:, m : m + h, m : m + w] for canvas, (h, w) in views]
+        """The pictures (3, h, w) without what replication added."""
+        return [canvas[:, :h, :w] for canvas, (h, w) in zip(self.views(flat), self.sizes, strict=True)]
 
     def gather(self, flat: Tensor, tiles: Sequence[Tile]) -> Tensor:
-        """Windows (n, 3, tile, tile)."""
-        views, n = self.views(flat), self.tile
-        return torch.stack([views[t.picture][:, t.top : t.top + n, t.left : t.left + n] for t in tiles])
+        """Windows (n, 3, height, width) of tiles of one shape."""
+        views = self.views(flat)
+        return torch.stack(
+            [views[t.picture][:, t.rows.start : t.rows.stop, t.columns.start : t.columns.stop] for t in tiles]
+        )
 
     def scatter(self, windows: Tensor, tiles: Sequence[Tile], flat: Tensor) -> None:
-        """Write the kept parts of windows (n, 3, tile, tile) to their places."""
+        """Write the kept parts of windows (n, 3, height, width) to their places."""
         views = self.views(flat)
         for window, tile in zip(windows, tiles, strict=True):
-            height, width = self.canvases[tile.picture]
-            rows, columns = self._kept(tile.top, height), self._kept(tile.left, width)
-            target = views[tile.picture][:, tile.top : tile.top + self.tile, tile.left : tile.left + self.tile]
-            target[:, rows, columns] = window[:, rows, columns]
+            (rows, columns), canvas = (tile.rows, tile.columns), views[tile.picture]
+            canvas[:, rows.first : rows.last, columns.first : columns.last] = window[
+                :,
+                rows.first - rows.start : rows.last - rows.start,
+                columns.first - columns.start : columns.last - columns.start,
+            ]
 
-    def _kept(self, start: int, length: int) -> slice:
-        first, last = start == 0, start + self.tile == length
-        return slice(0 if first else self.halo, self.tile if last else self.tile - self.halo)
+    def _canvas(self, length: int) -> int:
+        return max(_ceil(length, self.granularity), self.tile if self.static else 0)
+
+    def _spans(self, length: int) -> list[Span]:
+        """The fewest tiles over an axis of a canvas, of one side and evenly spread."""
+        overlap = 2 * self.halo
+        count = max(1, math.ceil((length - overlap) / (self.tile - overlap)))
+        side = (
+            self.tile if self.static else _ceil(math.ceil((length + overlap * (count - 1)) / count), self.granularity)
+        )
+        starts = [min(i * (side - overlap), length - side) for i in range(count)]
+        cuts = [0, *(start + self.halo for start in starts[1:]), length]
+        return [Span(starts[i], starts[i] + side, cuts[i], cuts[i + 1]) for i in range(count)]
+
+
+def _ceil(length: int, multiple: int) -> int:
+    return -(-length // multiple) * multiple
 
 
 def tiled(denoiser: Denoiser, layout: Layout, anchors: Tensor, batch: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """`denoise(u, level)` on flat bags: every call of the network has the shape (batch, 3, tile, tile).
+    """`denoise(u, level)` on flat bags: every call of the network has `batch` tiles of one shape.
 
-    anchors: the packed bicubic pictures. The last batch is filled up with empty tiles.
+    anchors: the packed bicubic pictures. Short batches are filled up with empty tiles, so that a
+    picture's bytes do not depend on its company.
     """
-    groups = [layout.tiles[i : i + batch] for i in range(0, len(layout.tiles), batch)]
+    groups = list(layout.batches(batch))
 
     def filled(windows: Tensor) -> Tensor:
         missing = batch - len(windows)

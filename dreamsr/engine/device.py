@@ -1,11 +1,17 @@
-"""Which device and which precision to compute with."""
+"""Which device, precision and tiles to compute with."""
 
+import ctypes
+import os
 import shutil
+from dataclasses import dataclass
 
 import torch
 
+from dreamsr.config import TILE
 from dreamsr.errors import UsageError
 from dreamsr.files.checkpoint import DTYPES
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -42,9 +48,38 @@ def has_bf16(device: torch.device) -> bool:
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
-def default_batch(device: torch.device) -> int:
-    """Tiles in one call of the network: a CPU is busy with one, a GPU needs more."""
-    return 1 if device.type == "cpu" else 16
+@dataclass(frozen=True)
+class Tiling:
+    """Largest side of a tile in output pixels, tiles in a call of the network, and whether all have that side."""
+
+    tile: int
+    batch: int
+    static: bool
+
+
+def tiling(device: torch.device) -> Tiling:
+    """A CPU is busy with one large tile of any shape; a GPU needs many, and different pictures' have one shape."""
+    return Tiling(TILE, 1, False) if device.type == "cpu" else Tiling(512, 16, True)
+
+
+def set_threads(count: int | None) -> None:
+    """Let the CPU part of torch use `count` threads (default: torch's own choice, the cores)."""
+    if count is None:
+        return
+    if count < 1:
+        raise UsageError(f"--threads is {count}; expected a whole number of at least 1")
+    torch.set_num_threads(count)
+
+
+def keep_memory() -> None:
+    """Let glibc keep freed memory for the next tensor: handing every one back costs page after page of faults.
+
+    Does nothing with other C libraries.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def describe(device: torch.device, dtype: torch.dtype) -> str:

@@ -172,7 +172,7 @@ def _bags(decoded: Iterable[Decoded], upscaler: Upscaler) -> Iterator[list[Decod
     tiles = 0
     for task, item in decoded:
         count = upscaler.tiles(item.size) if isinstance(item, Picture) else 0
-        if bag and tiles + count > _BAG_BATCHES * upscaler.settings.batch:
+        if bag and tiles + count > _BAG_BATCHES * upscaler.tiling.batch:
             yield bag
             bag, tiles = [], 0
         bag.append((task, item))

@@ -1,6 +1,7 @@
 """Optimizer steps as a generator; everything random is a function of the seed and the step."""
 
 import copy
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from dreamsr.config import TrainConfig
 from dreamsr.core import dream
-from dreamsr.core.denoiser import Denoiser
+from dreamsr.core.denoiser import Denoiser, Network
 from dreamsr.core.networks import PatchUNet
 from dreamsr.core.process import Process
 from dreamsr.core.resize import bicubic
@@ -18,6 +19,9 @@ from dreamsr.data import dataset
 from dreamsr.data.degrade import degrade
 from dreamsr.errors import DreamSRError
 from dreamsr.files import checkpoint
+
+UNREAD = {"cpu": 1, "cuda": 20, "mps": 20}
+"""Steps that a device runs before their losses are read."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class Progress:
     lr: float
     grad_norm: float
     seconds: float
-    """Wall-clock time of the step."""
+    """Wall-clock time of the step, a mean over the steps that were read together."""
 
 
 @dataclass
@@ -69,33 +73,64 @@ def new_state(config: TrainConfig, device: torch.device, start: nn.Module | None
 
 
 def train(
-    config: TrainConfig, state: State, photos: dataset.Photos, device: torch.device, dtype: torch.dtype
+    config: TrainConfig,
+    state: State,
+    photos: dataset.Photos,
+    device: torch.device,
+    dtype: torch.dtype,
+    network: Network | None = None,
 ) -> Iterator[Progress]:
-    """Step until `config.steps`; stop by leaving the loop. `state` is up to date at every yield."""
-    process = Process(config.model.process)
-    denoiser = Denoiser(state.network, process, config.model.prediction)
+    """Step until `config.steps`; stop by leaving the loop where `progress.step == state.step`.
+
+    What a GPU has computed is read only every few steps, always before a save or validation is due, so
+    that it never waits for the host. `network` is called in place of the state's own: its compiled form.
+    """
+    denoiser = Denoiser(network or state.network, Process(config.model.process), config.model.prediction)
     state.network.train()
     while state.step < config.steps:
-        start = time.perf_counter()
-        step, lr = state.step, learning_rate(config, state.step)
-        hr, level, eps = draw_batch(config, process, photos, step, device)
-        p = config.dream_p if step >= config.dream_start else "off"
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            loss = batch_loss(denoiser, hr, level, eps, p, config)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(state.network.parameters(), config.clip)
-        if not torch.isfinite(norm):
-            raise DreamSRError(
-                f"the gradient of step {step + 1} is not finite: the training diverged",
-                "the last saved state is whole; start again with a smaller lr=",
-            )
-        for group in state.optimizer.param_groups:
-            group["lr"] = lr
-        state.optimizer.step()
-        state.optimizer.zero_grad(set_to_none=True)
-        update_ema(state.ema, state.network, ema_decay(config, step))
-        state.step += 1
-        yield Progress(state.step, loss.item(), lr, norm.item(), time.perf_counter() - start)
+        start, first = time.perf_counter(), state.step + 1
+        pending = [optimizer_step(config, state, denoiser, photos, device, dtype)]
+        while not _due(config, state.step, UNREAD[device.type]):
+            pending.append(optimizer_step(config, state, denoiser, photos, device, dtype))
+        values = torch.stack([torch.stack(pair) for pair in pending]).tolist()
+        seconds = (time.perf_counter() - start) / len(values)
+        for step, (loss, norm) in enumerate(values, first):
+            if not math.isfinite(norm):
+                raise DreamSRError(
+                    f"the gradient of step {step} is not finite: the training diverged",
+                    "the last saved state is whole; start again with a smaller lr=",
+                )
+            yield Progress(step, loss, learning_rate(config, step - 1), norm, seconds)
+
+
+def _due(config: TrainConfig, step: int, unread: int) -> bool:
+    """Whether something is done with the results after this step."""
+    return step == config.steps or any(step % n == 0 for n in (unread, config.save_every, config.val_every))
+
+
+def optimizer_step(
+    config: TrainConfig,
+    state: State,
+    denoiser: Denoiser,
+    photos: dataset.Photos,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """One step of optimizer and average; (loss, norm of the gradient), still on the device."""
+    step = state.step
+    hr, level, eps = draw_batch(config, denoiser.process, photos, step, device)
+    p = config.dream_p if step >= config.dream_start else "off"
+    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        loss = batch_loss(denoiser, hr, level, eps, p, config)
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(state.network.parameters(), config.clip)
+    for group in state.optimizer.param_groups:
+        group["lr"] = learning_rate(config, step)
+    state.optimizer.step()
+    state.optimizer.zero_grad(set_to_none=True)
+    update_ema(state.ema, state.network, ema_decay(config, step))
+    state.step += 1
+    return loss.detach(), norm.detach()
 
 
 def batch_loss(
@@ -112,7 +147,10 @@ def draw_batch(
     config: TrainConfig, process: Process, photos: dataset.Photos, step: int, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(crops, levels, noise) of a step: a function of the seed and the step alone."""
-    hr = dataset.crops(photos, config.seed, step, config.batch, config.crop).to(device)
+    hr = dataset.crops(photos, config.seed, step, config.batch, config.crop)
+    if device.type == "cuda" and hr.device.type == "cpu":
+        hr = hr.pin_memory()
+    hr = hr.to(device, non_blocking=True)
     uniform = torch.rand(2, config.batch, generator=dataset.generator(config.seed + 1, step), dtype=torch.float64)
     level = process.draw(uniform[0], uniform[1] < config.first_level)
     generator = dataset.generator(config.seed + 2, step, device)

@@ -24,7 +24,7 @@ from dreamsr.core.process import Process
 from dreamsr.core.resize import bicubic
 from dreamsr.data import dataset
 from dreamsr.data.degrade import degrade
-from dreamsr.engine.device import default_batch
+from dreamsr.engine.compilation import compiled
 from dreamsr.engine.evaluator import crop_to_multiple
 from dreamsr.engine.optimize import Progress, State, new_state, train
 from dreamsr.engine.upscaler import Settings, Upscaler, count_steps
@@ -48,6 +48,13 @@ class Run:
     val: Path | None
     photos: str
     """Digest of the names and sizes of all photo files."""
+    compiled: bool = False
+    """Whether the network runs compiled: recorded, since it changes the last bits."""
+
+    @property
+    def work(self) -> float:
+        """Megapixels times passes of the network: DREAM's, the forward and twice that for the backward."""
+        return self.config.steps * self.config.batch * self.config.crop**2 * 4 / 1e6
 
 
 @dataclass(frozen=True)
@@ -102,7 +109,7 @@ def reopen(out: Path) -> Run:
         raise UsageError(f"{out} holds no training run", "start one without --resume")
     document = json.loads((out / RUN).read_text())
     data, val = Path(document["data"]), Path(document["val"]) if document["val"] else None
-    run = Run(from_dict(TrainConfig, document["config"]), data, val, document["photos"])
+    run = Run(from_dict(TrainConfig, document["config"]), data, val, document["photos"], document["compiled"])
     if _digest(data, val) != run.photos:
         raise UsageError(f"the photos in {data} are not those that the run began with", "start a new run with --init")
     return run
@@ -141,11 +148,14 @@ def fit(
         raise UsageError(f"{out} is at step {state.step} already, steps is {config.steps}", "give a larger steps=")
     _write(run, out)
     yield Started(state.step, len(photos), len(held_out), [*skipped, *unread])
+    network = compiled(state.network, static=True) if run.compiled else None
     with (out / LOG).open("a") as log:
-        for progress in train(config, state, photos, device, dtype):
+        for progress in train(config, state, photos, device, dtype, network):
             seconds += progress.seconds
             _log(log, progress)
             yield progress
+            if progress.step < state.step:
+                continue
             done, stopping = state.step == config.steps, stop()
             if done or stopping or state.step % config.save_every == 0:
                 log.flush()
@@ -195,7 +205,7 @@ def validate(config: TrainConfig, state: State, hrs: Sequence[Tensor], out: Path
     lrs = [degrade(hr[None], scale)[0] for hr in hrs]
     columns = {"bicubic": [bicubic(lr[None], (hr.shape[1], hr.shape[2]))[0] for lr, hr in zip(lrs, hrs, strict=True)]}
     for steps in dict.fromkeys((1, few)):
-        upscaler = Upscaler(model, Settings(steps=steps, batch=default_batch(device)))
+        upscaler = Upscaler(model, Settings(steps=steps))
         columns[count_steps(steps)] = [x.cpu() for x in upscaler(lrs)]
     scores = {
         label: sum(_psnr_y(x, hr, scale) for x, hr in zip(column, hrs, strict=True)) / len(hrs)
@@ -212,6 +222,7 @@ def _write(run: Run, out: Path) -> None:
         "data": str(run.data),
         "val": str(run.val) if run.val else None,
         "photos": run.photos,
+        "compiled": run.compiled,
     }
     with atomic(out / RUN) as temporary:
         temporary.write_text(json.dumps(document, indent=2))

@@ -2,15 +2,17 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from dreamsr.config import TILE
 from dreamsr.core import noise, sampling
+from dreamsr.core.denoiser import Denoiser, Network
 from dreamsr.core.resize import bicubic
 from dreamsr.core.tiling import Layout, tiled
+from dreamsr.engine.device import Tiling, tiling
 from dreamsr.errors import UsageError
 from dreamsr.files.checkpoint import Model
 
@@ -24,14 +26,15 @@ class Settings:
     steps: int | None = None
     sampler: str | None = None
     seed: int = 0
-    tile: int = TILE
-    batch: int = 1
+    tile: int | None = None
+    """Largest side of a tile in output pixels (default: as suits the device, as below)."""
+    batch: int | None = None
     """Tiles of one network call."""
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 1:
             raise UsageError(f"--steps is {self.steps}; expected a whole number of at least 1")
-        if self.batch < 1:
+        if self.batch is not None and self.batch < 1:
             raise UsageError(f"--batch-size is {self.batch}; expected a whole number of at least 1")
         if self.sampler is not None and self.sampler not in sampling.SAMPLERS:
             known = ", ".join(sampling.SAMPLERS)
@@ -44,31 +47,53 @@ class Upscaler:
 
     model: Model
     settings: Settings = field(default_factory=Settings)
+    network: Network | None = None
+    """The model's network in compiled form, to be called in its place."""
 
     def __post_init__(self) -> None:
         granularity = self.model.network.granularity
-        tile = self.settings.tile
-        if tile % granularity or tile <= 2 * HALO:
+        tile = self.tiling.tile
+        if tile % granularity or tile <= 2 * self.halo:
             raise UsageError(
-                f"--tile is {tile}; expected a multiple of {granularity} above {2 * HALO}", f"try --tile {TILE}"
+                f"--tile is {tile}; expected a multiple of {granularity} above {2 * self.halo}", f"try --tile {TILE}"
             )
+
+    @property
+    def tiling(self) -> Tiling:
+        own, usual = self.settings, tiling(self.model.device)
+        return Tiling(own.tile or usual.tile, own.batch or usual.batch, usual.static)
+
+    @property
+    def denoiser(self) -> Denoiser:
+        own = self.model.denoiser
+        return replace(own, network=self.network) if self.network else own
 
     @property
     def levels(self) -> Tensor:
         """The sampling grid, float64 (steps + 1, 2)."""
-        own, process = self.model.config.sampling, self.model.denoiser.process
+        own, process = self.model.config.sampling, self.denoiser.process
         # a single step is taken where training puts its extra share
         start = own.lambda_start if self.steps > 1 else process.span[0]
         return process.levels(self.steps, own.grid, (start, own.lambda_end))
 
-    def tiles(self, size: tuple[int, int]) -> int:
-        """How many tiles an input of (height, width) takes."""
-        scale = self.model.config.scale
-        return len(Layout(((scale * size[0], scale * size[1]),), self.settings.tile, HALO).tiles)
-
     @property
     def steps(self) -> int:
         return self.settings.steps or self.model.config.sampling.steps
+
+    @property
+    def halo(self) -> int:
+        """HALO, or more where the network's granularity asks for it."""
+        granularity = self.model.network.granularity
+        return math.ceil(2 * HALO / granularity) * granularity // 2
+
+    def layout(self, sizes: Sequence[tuple[int, int]]) -> Layout:
+        """How outputs of `sizes` (height, width) lie in tiles."""
+        t = self.tiling
+        return Layout(tuple(sizes), t.tile, self.halo, self.model.network.granularity, t.static)
+
+    def tiles(self, size: tuple[int, int]) -> int:
+        """How many tiles an input of (height, width) takes."""
+        return len(self.layout([self._enlarged(size)]).tiles)
 
     def __call__(self, pictures: Sequence[Tensor], sizes: Sequence[tuple[int, int]] | None = None) -> list[Tensor]:
         """Upscale pictures (3, h, w) in [-1, 1] together, to `sizes` (default: scale times theirs).
@@ -76,39 +101,44 @@ class Upscaler:
         A picture's result depends neither on the others of the call nor on their order.
         """
         last: list[Tensor] = []
-        for step in self.run(pictures, sizes):
-            last = step  # only one step's pictures are kept
+        for step in self.run(pictures, sizes, every=False):
+            last = step
         return last
 
     @torch.inference_mode()
-    def run(self, pictures: Sequence[Tensor], sizes: Sequence[tuple[int, int]] | None = None) -> Iterator[list[Tensor]]:
-        """As a call, but yields the pictures (3, H, W) in [-1, 1] as estimated at every step."""
-        scale = self.model.config.scale
-        sizes = sizes or [(scale * x.shape[1], scale * x.shape[2]) for x in pictures]
-        layout = Layout(tuple(sizes), self.settings.tile, HALO)
+    def run(
+        self, pictures: Sequence[Tensor], sizes: Sequence[tuple[int, int]] | None = None, every: bool = True
+    ) -> Iterator[list[Tensor]]:
+        """As a call, but yields the pictures (3, H, W) in [-1, 1] as estimated at every step, or the last alone."""
+        layout = self.layout(sizes or [self._enlarged((x.shape[1], x.shape[2])) for x in pictures])
         anchors = layout.pack(
             [
                 bicubic(x[None].to(self.model.device, torch.float32), size)[0]
-                for x, size in zip(pictures, sizes, strict=True)
+                for x, size in zip(pictures, layout.sizes, strict=True)
             ]
         )
         sampler = sampling.SAMPLERS[self.settings.sampler or self.model.config.sampling.sampler]
+        levels, denoiser = self.levels, self.denoiser
         steps = sampling.solve(
-            tiled(self.model.denoiser, layout, anchors, self.settings.batch),
-            float(self.levels[0, 1]) * self._noise(layout, 0),
-            self.levels,
+            tiled(denoiser, layout, anchors, self.tiling.batch),
+            self._noise(layout, 0).mul_(float(levels[0, 1])),
+            levels,
             order=sampler.order,
             variance=sampling.ddim_variance(sampler.eta) if sampler.eta else None,
             noise=lambda i: self._noise(layout, i + 1),
         )
         for step in steps:
-            yield layout.unpack(self.model.denoiser.process.to_x(step.u_0, anchors))
+            if every or step.i == self.steps - 1:
+                yield layout.unpack(denoiser.process.to_x(step.u_0, anchors))
+
+    def _enlarged(self, size: tuple[int, int]) -> tuple[int, int]:
+        scale = self.model.config.scale
+        return scale * size[0], scale * size[1]
 
     def _noise(self, layout: Layout, step: int) -> Tensor:
-        origin = (-layout.halo, -layout.halo)
         key = (self.settings.seed, 0, step)
-        fields = [noise.normal(key, size, origin, device=self.model.device) for size in layout.canvases]
-        return torch.cat([field.flatten() for field in fields])
+        fields = [noise.normal(key, size, device=self.model.device).flatten() for size in layout.canvases]
+        return torch.cat(fields)
 
 
 def count_steps(steps: int) -> str:

@@ -1,0 +1,77 @@
+"""torch.compile: whether it pays, and a compiled network in the place of a plain one."""
+
+import importlib.util
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dreamsr.core.denoiser import Network
+from dreamsr.errors import UsageError
+from dreamsr.files import hub
+
+Choice = Literal["auto", "on", "off"]
+PAYS = {"cpu": 1500.0, "cuda": 10_000.0}
+"""Megapixels of output times steps from which compiling saves more time than it takes."""
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A network whose two parts are compiled."""
+
+    encoder: Callable[[Tensor], Tensor]
+    step: Callable[[Tensor, Tensor, Tensor], Tensor]
+
+    def encode(self, anchor: Tensor) -> Tensor:
+        return self.encoder(anchor)
+
+    def __call__(self, u: Tensor, angle: Tensor, features: Tensor) -> Tensor:
+        return self.step(u, angle, features)
+
+
+def worthwhile(choice: Choice, device: torch.device, dtype: torch.dtype, work: float) -> bool:
+    """Whether to compile for `work` megapixels times steps; a function of its arguments and the machine.
+
+    `auto` leaves fp32 on a CPU alone: there convolutions take nearly all the time, compiled or not.
+    Raises UsageError for `on` where nothing can be compiled.
+    """
+    reason = unavailable(device)
+    if choice == "on" and reason:
+        raise UsageError(f"--compile on: {reason}", "leave --compile out")
+    if choice != "auto":
+        return choice == "on"
+    gains = device.type == "cuda" or (device.type == "cpu" and dtype == torch.bfloat16)
+    return gains and reason is None and work >= PAYS[device.type]
+
+
+def unavailable(device: torch.device) -> str | None:
+    """Why torch.compile cannot work here; None if it can."""
+    if device.type == "cuda":
+        return None if importlib.util.find_spec("triton") else "there is no triton package"
+    if device.type != "cpu":
+        return f"it is not used on {device.type}"
+    compilers = [os.environ.get("CXX", ""), "g++", "clang++", "cl"]
+    return None if any(name and shutil.which(name) for name in compilers) else "there is no C++ compiler"
+
+
+def compiled(network: Network, static: bool) -> Compiled:
+    """Compiled at the first call; the code is kept in the cache folder for the next run.
+
+    static: one shape for every call; else the code serves every shape.
+    """
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(hub.cache_folder() / "compiled"))
+    encoder, step = (torch.compile(part, dynamic=not static) for part in (network.encode, network))
+    return Compiled(encoder, step)
+
+
+def warm_up(network: Network, example: Tensor) -> float:
+    """Seconds that the first calls take, on `example` (B, 3, H, W): the compilation."""
+    start = time.perf_counter()
+    with torch.inference_mode():
+        network(example, torch.zeros(1, device=example.device), network.encode(example))
+    return time.perf_counter() - start
