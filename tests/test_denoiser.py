@@ -1,5 +1,6 @@
 """What networks predict, and where pictures are clipped."""
 
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -50,17 +51,39 @@ def test_pictures_are_clipped_not_residuals() -> None:
     """x_0 = anchor + u_0 / k is held within [-1, 1]; a large residual alone is not clipped."""
     anchor = torch.tensor([-0.9, 0.0, 0.9], dtype=torch.float64).view(1, 3, 1, 1)
     u_0 = torch.tensor([3.0, -1.5, 3.0], dtype=torch.float64).view(1, 3, 1, 1)
-    result = denoiser(u_0, "x0")(
-        torch.zeros_like(u_0),
-        level(torch.tensor(0.0)),
-        Condition(anchor, *(RESIDUAL.to_u(torch.full_like(anchor, x), anchor) for x in (-1, 1))),
-    )
+    result = denoiser(u_0, "x0")(torch.zeros_like(u_0), level(torch.tensor(0.0)), Condition(anchor, anchor))
     assert RESIDUAL.to_x(result, anchor).flatten().tolist() == pytest.approx([0.6, -0.75, 1.0])
 
 
 def test_the_network_is_told_a_bounded_angle() -> None:
     net = denoiser(torch.zeros(2, 3, 4, 4, dtype=torch.float64), "x0")
     rows = level(torch.tensor([-30.0, 0.0]))
-    net.predict(torch.zeros(2, 3, 4, 4, dtype=torch.float64), rows, Condition(*torch.zeros(3, 1)))
+    net.predict(torch.zeros(2, 3, 4, 4, dtype=torch.float64), rows, Condition(*torch.zeros(2, 1)))
     answer = cast(Answer, net.network)
     assert answer.angles[0].tolist() == pytest.approx([1.0, 0.5])
+
+
+class Overflowing:
+    """Says what it is given; in half precision, values above 60000 become infinite."""
+
+    def encode(self, anchor: Tensor) -> Tensor:
+        return anchor * 1e5
+
+    def __call__(self, u: Tensor, angle: Tensor, features: Tensor) -> Tensor:
+        return features * 1e-5 + 0 * u
+
+
+def test_a_picture_that_overflows_is_done_again_in_float32() -> None:
+    """Its neighbours in the batch are left as they are, and do not change what it becomes."""
+    anchor = torch.stack([torch.full((3, 4, 4), value) for value in (0.125, 0.9, 0.25)])
+    network = cast(Any, Overflowing())
+    low = Denoiser(network, Process(ProcessConfig(anchored=False, k=1)), "x0", torch.float16)
+    row, u = level(torch.tensor(0.0)), torch.zeros(3, 3, 4, 4)
+    assert low(u, row, low.condition(anchor))[:, 0, 0, 0].isfinite().tolist() == [True, False, True]
+    safe = replace(low, exact=network)
+    result = safe(u, row, safe.condition(anchor))[:, 0, 0, 0]
+    assert float(result[1]) == pytest.approx(0.9, abs=1e-6)
+    for i in (0, 1, 2):
+        alone = safe(u[i : i + 1], row, safe.condition(anchor[i : i + 1]))
+        assert float(alone[0, 0, 0, 0]) == float(result[i])
+    assert torch.equal(result[::2], low(u, row, low.condition(anchor))[::2, 0, 0, 0])

@@ -95,7 +95,7 @@ def setup(prediction: Prediction, eps: Tensor | None) -> tuple[Denoiser, Recorde
 
     recorder = Recorder(answer)
     denoiser = Denoiser(cast(Any, recorder), DDPM, prediction, torch.float64)
-    return denoiser, recorder, Condition(*torch.zeros(3, 1))
+    return denoiser, recorder, Condition(*torch.zeros(2, 1))
 
 
 @pytest.mark.parametrize(("t", "p", "abar", "noisy", "target"), REFERENCE)
@@ -225,7 +225,7 @@ def test_the_gradient_does_not_pass_the_first_estimate() -> None:
     row = level(torch.tensor(0.3))
     recorder = Recorder(lambda u, _: u)
     denoiser = Denoiser(cast(Any, recorder), DDPM, "x0", torch.float64)
-    condition = Condition(*torch.zeros(3, 1))
+    condition = Condition(*torch.zeros(2, 1))
     dream.loss(denoiser, X0, EPS, row, condition, p=1, norm="l2").backward()
     moved = recorder.calls[1]["u"]
     expected = (2 * (moved - X0) * moved).mean()

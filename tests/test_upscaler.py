@@ -11,7 +11,9 @@ from torch import Tensor
 
 from dreamsr.config import NetworkConfig
 from dreamsr.core.resize import bicubic
+from dreamsr.core.tiling import Span
 from dreamsr.data.degrade import degrade
+from dreamsr.engine import upscaler as upscaler_module
 from dreamsr.engine.device import choose_dtype
 from dreamsr.engine.evaluator import Measure, evaluate_model, load_lpips, means
 from dreamsr.engine.upscaler import HALO, Settings, Upscaler, output_size
@@ -58,13 +60,6 @@ def test_the_seed_matters(upscaler: Upscaler) -> None:
     assert not torch.equal(upscaler(pictures())[0], other(pictures())[0])
 
 
-def test_every_step_is_yielded(upscaler: Upscaler) -> None:
-    steps = list(upscaler.run(pictures()))
-    assert len(steps) == 3
-    for a, b in zip(steps[-1], upscaler(pictures()), strict=True):
-        assert torch.equal(a, b)
-
-
 def test_a_fresh_model_is_bicubic() -> None:
     fresh = Upscaler(Model(TINY, checkpoint.build(TINY), {}), Settings(steps=2, tile=128))
     x = pictures()[0]
@@ -104,6 +99,42 @@ def test_the_bundled_model_is_better_than_bicubic() -> None:
         assert measure(one, hr)["psnr_y"] > base + 0.5, name
         assert measure(four, hr)["psnr_y"] > base - 0.5, name
         assert float((four - one).abs().mean()) > 1 / 255, name
+
+
+@pytest.mark.parametrize(("steps", "most"), [(1, 1.5 / 255), (4, 2 / 255)])
+def test_blocks_join(steps: int, most: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture in blocks is the picture in one piece, within what tiles differ by; tested on four small blocks."""
+    lr = degrade(photo("astronaut")[None], 4)[0][:, :121, :125]
+    model = Upscaler(bundled().to("cpu"), Settings(steps=steps))
+    (whole,) = model([lr])
+    monkeypatch.setattr(upscaler_module, "BLOCK", 448)
+    (joined,) = model([lr])
+    assert joined.shape == whole.shape == (3, 484, 500)
+    assert not torch.equal(joined, whole)
+    assert float((joined - whole).abs().max()) <= most
+    for a, b in zip(model([pictures()[0], lr]), (*model([pictures()[0]]), joined), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_window_of_the_anchor_is_a_part_of_the_whole(upscaler: Upscaler) -> None:
+    x = photo("coffee")[:, :60, :70]
+    whole = bicubic(x[None], (240, 280))[0]
+    for rows, columns in (((0, 240), (0, 280)), ((0, 80), (118, 280)), ((51, 190), (22, 23)), ((239, 240), (277, 280))):
+        part = upscaler._anchor(x, Span(*rows, *rows), Span(*columns, *columns))
+        expected = whole[:, slice(*rows), slice(*columns)]
+        torch.testing.assert_close(part, expected, rtol=0, atol=1e-5)
+
+
+def test_overflow_in_half_precision_is_repaired(tiny_model: Model) -> None:
+    """Features of some 1e6 are infinite in fp16; the result is that of float32."""
+    with torch.no_grad():
+        tiny_model.network.enter_anchor.weight.mul_(1e6)
+    upscalers = [Upscaler(tiny_model.to("cpu", dtype), Settings(steps=2)) for dtype in (torch.float16, torch.float32)]
+    broken, exact = (upscaler(pictures()) for upscaler in upscalers)
+    raw = replace(upscalers[0], model=replace(upscalers[0].model, exact=None))
+    assert not bool(raw(pictures())[0].isfinite().all())
+    for a, b in zip(broken, exact, strict=True):
+        assert torch.equal(a, b)
 
 
 @pytest.mark.slow

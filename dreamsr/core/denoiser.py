@@ -25,11 +25,8 @@ class Network(Protocol):
 class Condition:
     """What a network needs to know of the input, computed once a picture."""
 
+    anchor: Tensor
     features: Tensor
-    low: Tensor
-    """u_0 of a black picture"""
-    high: Tensor
-    """u_0 of a white picture"""
 
     def detach(self) -> "Condition":
         return replace(self, features=self.features.detach())
@@ -44,16 +41,30 @@ class Denoiser:
     prediction: Prediction
     dtype: torch.dtype = torch.float32
     """Precision of the network's inputs; its weights have it too, or run under autocast."""
+    exact: Network | None = None
+    """The network in float32, for pictures that overflow in `dtype`."""
 
     def condition(self, anchor: Tensor) -> Condition:
         """anchor: (B, 3, H, W) in [-1, 1], the bicubic picture at output size."""
-        low, high = (self.process.to_u(torch.full_like(anchor, x), anchor) for x in (-1, 1))
-        return Condition(self.network.encode(anchor.to(self.dtype)), low, high)
+        return Condition(anchor, self.network.encode(anchor.to(self.dtype)))
 
     def __call__(self, u: Tensor, level: Tensor, condition: Condition) -> Tensor:
         """u_0 whose picture lies in [-1, 1]; u: (B, 3, H, W), level: float64 (2,) or (B, 2)."""
-        u_0 = self.to_u_0(self.predict(u, level, condition), u, level)
-        return u_0.clamp(condition.low, condition.high)
+        predicted = self.predict(u, level, condition)
+        if self.exact is not None:
+            self._redo(predicted, u, level, condition)
+        return self.process.clip(self.to_u_0(predicted, u, level), condition.anchor)
+
+    def _redo(self, predicted: Tensor, u: Tensor, level: Tensor, condition: Condition) -> None:
+        """Predict again, in float32, the pictures that overflowed; each alone, whatever its company."""
+        finite = predicted.flatten(1).isfinite().all(1)
+        if bool(finite.all()):
+            return
+        assert self.exact is not None
+        exact = replace(self, network=self.exact, dtype=torch.float32, exact=None)
+        for i in (~finite).nonzero().flatten().tolist():
+            row = level if level.ndim == 1 else level[i : i + 1]
+            predicted[i] = exact.predict(u[i : i + 1], row, exact.condition(condition.anchor[i : i + 1]))[0]
 
     def predict(self, u: Tensor, level: Tensor, condition: Condition) -> Tensor:
         """What the network predicts (eps, x0 or v), in u's dtype."""

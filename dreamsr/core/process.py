@@ -103,6 +103,13 @@ class Process:
         """The inverse of `to_u`."""
         return anchor + u / self.config.k if self.config.anchored else u / self.config.k
 
+    def clip(self, u_0: Tensor, anchor: Tensor) -> Tensor:
+        """The nearest u_0 whose picture lies in [-1, 1]."""
+        k = self.config.k
+        if not self.config.anchored:
+            return u_0.clamp(-k, k)
+        return torch.add(u_0, anchor, alpha=k).clamp_(-k, k).sub_(anchor, alpha=k)
+
     def _check_time_grid(self, steps: int, t_noise: float) -> None:
         t_image = float(self.time_at(torch.tensor(self.span[1], dtype=torch.float64)))
         largest = math.floor(t_noise / t_image + 1e-9)

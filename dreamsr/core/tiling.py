@@ -30,6 +30,14 @@ class Span:
     first: int
     last: int
 
+    def place(self, scale: int = 1) -> slice:
+        """What is kept, in pixels of a canvas that is `scale` times as large."""
+        return slice(scale * self.first, scale * self.last)
+
+    def kept(self, scale: int = 1) -> slice:
+        """What is kept, in pixels of the tile."""
+        return slice(scale * (self.first - self.start), scale * (self.last - self.start))
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -111,26 +119,27 @@ class Layout:
         """Write the kept parts of windows (n, 3, height, width) to their places."""
         views = self.views(flat)
         for window, tile in zip(windows, tiles, strict=True):
-            (rows, columns), canvas = (tile.rows, tile.columns), views[tile.picture]
-            canvas[:, rows.first : rows.last, columns.first : columns.last] = window[
-                :,
-                rows.first - rows.start : rows.last - rows.start,
-                columns.first - columns.start : columns.last - columns.start,
-            ]
+            place, kept = (tile.rows.place(), tile.columns.place()), (tile.rows.kept(), tile.columns.kept())
+            views[tile.picture][:, *place] = window[:, *kept]
 
     def _canvas(self, length: int) -> int:
         return max(_ceil(length, self.granularity), self.tile if self.static else 0)
 
     def _spans(self, length: int) -> list[Span]:
-        """The fewest tiles over an axis of a canvas, of one side and evenly spread."""
-        overlap = 2 * self.halo
-        count = max(1, math.ceil((length - overlap) / (self.tile - overlap)))
-        side = (
-            self.tile if self.static else _ceil(math.ceil((length + overlap * (count - 1)) / count), self.granularity)
-        )
-        starts = [min(i * (side - overlap), length - side) for i in range(count)]
-        cuts = [0, *(start + self.halo for start in starts[1:]), length]
-        return [Span(starts[i], starts[i] + side, cuts[i], cuts[i + 1]) for i in range(count)]
+        return spans(length, self.tile, self.halo, self.tile if self.static else self.granularity)
+
+
+def spans(length: int, longest: int, halo: int, multiple: int = 1) -> list[Span]:
+    """The fewest spans over [0, length) that are no longer than `longest`, of one length and evenly spread.
+
+    They overlap by at least two halos. Their length is a multiple of `multiple`, if that fits into `length`.
+    """
+    overlap = 2 * halo
+    count = max(1, math.ceil((length - overlap) / (longest - overlap)))
+    side = min(_ceil(math.ceil((length + overlap * (count - 1)) / count), multiple), length)
+    starts = [min(i * (side - overlap), length - side) for i in range(count)]
+    cuts = [0, *(start + halo for start in starts[1:]), length]
+    return [Span(starts[i], starts[i] + side, cuts[i], cuts[i + 1]) for i in range(count)]
 
 
 def _ceil(length: int, multiple: int) -> int:

@@ -122,7 +122,7 @@ def evaluate_model(upscaler: Upscaler, folder: Path, steps: Sequence[int], measu
         for count in steps:
             run = replace(upscaler, settings=replace(upscaler.settings, steps=count))
             start = time.perf_counter()
-            sr = run([lr], [size])[0].cpu()
+            sr = run([lr])[0].cpu()
             seconds = (time.perf_counter() - start) / (size[0] * size[1] / 1e6)
             yield Row(name, count_steps(count), {**measure(sr, hr, lr), "s_per_mp": seconds})
 

@@ -1,7 +1,7 @@
 """Pictures in, larger pictures out: the sampling loop over bags of tiles."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -11,12 +11,21 @@ from dreamsr.config import TILE
 from dreamsr.core import noise, sampling
 from dreamsr.core.denoiser import Denoiser, Network
 from dreamsr.core.resize import bicubic
-from dreamsr.core.tiling import Layout, tiled
+from dreamsr.core.tiling import Layout, Span, spans, tiled
 from dreamsr.engine.device import Tiling, tiling
 from dreamsr.errors import UsageError
 from dreamsr.files.checkpoint import Model
 
+Size = tuple[int, int]
+"""(height, width)"""
+
 HALO = 48
+BLOCK = 4096
+"""Longest side of what is solved in one piece, in output pixels: it bounds the memory."""
+MARGIN = 128
+"""Output pixels by which a block reaches over what is kept of it."""
+CONTEXT = 4
+"""Input pixels around a window that its bicubic enlargement depends on."""
 
 
 @dataclass(frozen=True)
@@ -86,58 +95,84 @@ class Upscaler:
         granularity = self.model.network.granularity
         return math.ceil(2 * HALO / granularity) * granularity // 2
 
-    def layout(self, sizes: Sequence[tuple[int, int]]) -> Layout:
+    def layout(self, sizes: Sequence[Size]) -> Layout:
         """How outputs of `sizes` (height, width) lie in tiles."""
         t = self.tiling
         return Layout(tuple(sizes), t.tile, self.halo, self.model.network.granularity, t.static)
 
-    def tiles(self, size: tuple[int, int]) -> int:
+    def tiles(self, size: Size) -> int:
         """How many tiles an input of (height, width) takes."""
-        return len(self.layout([self._enlarged(size)]).tiles)
-
-    def __call__(self, pictures: Sequence[Tensor], sizes: Sequence[tuple[int, int]] | None = None) -> list[Tensor]:
-        """Upscale pictures (3, h, w) in [-1, 1] together, to `sizes` (default: scale times theirs).
-
-        A picture's result depends neither on the others of the call nor on their order.
-        """
-        last: list[Tensor] = []
-        for step in self.run(pictures, sizes, every=False):
-            last = step
-        return last
+        scale = self.model.config.scale
+        return len(self.layout([(scale * size[0], scale * size[1])]).tiles)
 
     @torch.inference_mode()
-    def run(
-        self, pictures: Sequence[Tensor], sizes: Sequence[tuple[int, int]] | None = None, every: bool = True
-    ) -> Iterator[list[Tensor]]:
-        """As a call, but yields the pictures (3, H, W) in [-1, 1] as estimated at every step, or the last alone."""
-        layout = self.layout(sizes or [self._enlarged((x.shape[1], x.shape[2])) for x in pictures])
-        anchors = layout.pack(
-            [
-                bicubic(x[None].to(self.model.device, torch.float32), size)[0]
-                for x, size in zip(pictures, layout.sizes, strict=True)
-            ]
-        )
+    def __call__(self, pictures: Sequence[Tensor]) -> list[Tensor]:
+        """Upscale pictures (3, h, w) in [-1, 1] together to (3, scale h, scale w).
+
+        A picture's result depends neither on the others of the call nor on their order. One that is
+        larger than a block is solved block by block and comes on the CPU.
+        """
+        large = [max(self._enlarged(x)) > BLOCK for x in pictures]
+        if any(large) and len(pictures) > 1:
+            return [self([x])[0] for x in pictures]
+        if any(large):
+            return [self._in_blocks(pictures[0])]
+        return self._solve([bicubic(self._load(x)[None], self._enlarged(x))[0] for x in pictures])
+
+    def _in_blocks(self, picture: Tensor) -> Tensor:
+        """A large picture from blocks that reach over what is kept of them by margins."""
+        height, width = self._enlarged(picture)
+        out = torch.empty(3, height, width)
+        for rows in self._blocks(height):
+            for columns in self._blocks(width):
+                (block,) = self._solve([self._anchor(picture, rows, columns)], (rows.start, columns.start))
+                out[:, rows.place(), columns.place()] = block[:, rows.kept(), columns.kept()]
+        return out
+
+    def _blocks(self, length: int) -> list[Span]:
+        """Blocks along an axis; they begin where tiles of the whole could."""
+        grain = self.model.network.granularity
+        blocks = spans(math.ceil(length / grain) * grain, BLOCK, MARGIN, grain)
+        return [replace(span, stop=min(span.stop, length), last=min(span.last, length)) for span in blocks]
+
+    def _anchor(self, picture: Tensor, rows: Span, columns: Span) -> Tensor:
+        """A window of the bicubic enlargement of the whole picture."""
+        scale, near = self.model.config.scale, []
+        for span, length in ((rows, picture.shape[1]), (columns, picture.shape[2])):
+            near.append(slice(max(0, span.start // scale - CONTEXT), min(length, -(-span.stop // scale) + CONTEXT)))
+        seen = self._load(picture[:, near[0], near[1]])
+        enlarged = bicubic(seen[None], self._enlarged(seen))[0]
+        top, left = scale * near[0].start, scale * near[1].start
+        return enlarged[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+
+    def _load(self, picture: Tensor) -> Tensor:
+        return picture.to(self.model.device, torch.float32)
+
+    def _solve(self, anchors: Sequence[Tensor], origin: Size = (0, 0)) -> list[Tensor]:
+        """Pictures (3, H, W) of anchors (3, H, W) whose first pixel lies at `origin`."""
+        layout = self.layout([(x.shape[1], x.shape[2]) for x in anchors])
+        packed = layout.pack(anchors)
         sampler = sampling.SAMPLERS[self.settings.sampler or self.model.config.sampling.sampler]
         levels, denoiser = self.levels, self.denoiser
         steps = sampling.solve(
-            tiled(denoiser, layout, anchors, self.tiling.batch),
-            self._noise(layout, 0).mul_(float(levels[0, 1])),
+            tiled(denoiser, layout, packed, self.tiling.batch),
+            self._noise(layout, origin, 0).mul_(float(levels[0, 1])),
             levels,
             order=sampler.order,
             variance=sampling.ddim_variance(sampler.eta) if sampler.eta else None,
-            noise=lambda i: self._noise(layout, i + 1),
+            noise=lambda i: self._noise(layout, origin, i + 1),
         )
         for step in steps:
-            if every or step.i == self.steps - 1:
-                yield layout.unpack(denoiser.process.to_x(step.u_0, anchors))
+            last = step.u_0  # earlier ones are let go
+        return layout.unpack(denoiser.process.to_x(last, packed))
 
-    def _enlarged(self, size: tuple[int, int]) -> tuple[int, int]:
+    def _enlarged(self, picture: Tensor) -> Size:
         scale = self.model.config.scale
-        return scale * size[0], scale * size[1]
+        return scale * picture.shape[-2], scale * picture.shape[-1]
 
-    def _noise(self, layout: Layout, step: int) -> Tensor:
+    def _noise(self, layout: Layout, origin: Size, step: int) -> Tensor:
         key = (self.settings.seed, 0, step)
-        fields = [noise.normal(key, size, device=self.model.device).flatten() for size in layout.canvases]
+        fields = [noise.normal(key, size, origin, device=self.model.device).flatten() for size in layout.canvases]
         return torch.cat(fields)
 
 
@@ -146,7 +181,7 @@ def count_steps(steps: int) -> str:
     return "1 step" if steps == 1 else f"{steps} steps"
 
 
-def output_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+def output_size(size: Size, scale: float) -> Size:
     """floor(scale * n + 0.5), at least 1, for (height, width)."""
     height, width = (max(1, math.floor(scale * n + 0.5)) for n in size)
     return height, width

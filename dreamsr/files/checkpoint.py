@@ -30,11 +30,13 @@ class Model:
     config: ModelConfig
     network: PatchUNet
     card: dict[str, Any]
+    exact: PatchUNet | None = None
+    """The network in float32, where `network` is in less."""
 
     @property
     def denoiser(self) -> Denoiser:
         dtype = next(self.network.parameters()).dtype
-        return Denoiser(self.network, Process(self.config.process), self.config.prediction, dtype)
+        return Denoiser(self.network, Process(self.config.process), self.config.prediction, dtype, self.exact)
 
     @property
     def device(self) -> torch.device:
@@ -42,8 +44,13 @@ class Model:
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> "Model":
         """A copy for inference with the network on `device` in `dtype`."""
-        network = copy.deepcopy(self.network).requires_grad_(False).eval()
-        return replace(self, network=_channels_last(network.to(device, dtype)))
+
+        def converted(dtype: torch.dtype) -> PatchUNet:
+            return _channels_last(copy.deepcopy(self.network).requires_grad_(False).eval().to(device, dtype))
+
+        return replace(
+            self, network=converted(dtype), exact=None if dtype == torch.float32 else converted(torch.float32)
+        )
 
 
 def build(config: ModelConfig) -> PatchUNet:
