@@ -11,17 +11,13 @@ from timing import to_markdown
 from dreamsr.engine.device import keep_memory
 from dreamsr.files.atomic import atomic
 
-HEAD = """# Performance
-
-Written by `make bench`. Cases of a section take turns within one run and medians are given: ratios within a table mean
-something, seconds only on a machine like this one.
-"""
+MARK = "<!-- measured: what follows is written by make bench -->"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     names = [section.__name__ for section in SECTIONS]
-    parser.add_argument("out", type=Path, nargs="?", help="Markdown file to write (default: standard output)")
+    parser.add_argument("out", type=Path, nargs="?", help="Markdown file whose measured part is replaced")
     parser.add_argument("--only", choices=names, action="append", help="sections to run (default: all)")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that everything runs, measures nothing")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
@@ -40,8 +36,9 @@ def main() -> None:
             print(f"{section.__name__}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
             print(parts[-1], flush=True)
     if given.out:
+        head = given.out.read_text().partition(MARK)[0] if given.out.exists() else "# Performance\n\n"
         with atomic(given.out) as temporary:
-            temporary.write_text("\n".join([HEAD, *parts]))
+            temporary.write_text(head + "\n".join([MARK + "\n", *parts]))
 
 
 if __name__ == "__main__":

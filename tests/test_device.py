@@ -57,3 +57,23 @@ def test_a_device_that_is_not_there_is_not_replaced_by_another() -> None:
 
 def test_description_names_device_threads_and_precision() -> None:
     assert device.describe(CPU, torch.bfloat16) == f"CPU, {torch.get_num_threads()} threads, bf16"
+
+
+def test_tiles_suit_the_device() -> None:
+    """A CPU takes one large tile of any shape, a GPU batches of one shape."""
+    assert device.tiling(CPU) == device.Tiling(1088, 1, static=False)
+    assert device.tiling(torch.device("cuda")).static
+
+
+def test_threads() -> None:
+    device.set_threads(1)
+    assert torch.get_num_threads() == 1
+    device.set_threads(None)
+    assert torch.get_num_threads() == 1
+    with pytest.raises(UsageError, match="--threads is 0; expected a whole number of at least 1"):
+        device.set_threads(0)
+
+
+def test_kept_memory_is_asked_for_once_and_harmless() -> None:
+    device.keep_memory()
+    assert float(torch.ones(1000, 1000).sum()) == 1e6

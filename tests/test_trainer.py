@@ -119,6 +119,28 @@ def test_dream_begins_at_its_step(folder: Path, tmp_path: Path) -> None:
     assert plain[5] != late[5]
 
 
+def test_reading_losses_in_groups_changes_nothing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU: groups end where something is saved or validated, and the run is the same."""
+    config = replace(CONFIG, steps=9, save_every=4, val_every=100)
+
+    def run(out: Path) -> list[trainer.Event]:
+        return list(events(trainer.create(config, folder, None, out), out))
+
+    one_by_one = run(tmp_path / "a")
+    monkeypatch.setitem(optimize.UNREAD, "cpu", 3)
+    grouped = run(tmp_path / "b")
+    kinds = (optimize.Progress, trainer.Saved)
+    steps = [[(type(e), e.step) for e in run if isinstance(e, kinds)] for run in (one_by_one, grouped)]
+    assert steps[0] == steps[1]
+    losses = [[e.loss for e in run if isinstance(e, optimize.Progress)] for run in (one_by_one, grouped)]
+    assert losses[0] == losses[1]
+    states = [checkpoint.load_state(tmp_path / name / trainer.STATE)[1]["network"] for name in "ab"]
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name])
+
+
 def test_learning_rate_is_a_function_of_steps() -> None:
     config = replace(CONFIG, steps=1000, warmup=100, cooldown=0.4, lr=1.0)
     assert optimize.learning_rate(config, 0) == pytest.approx(0.01)

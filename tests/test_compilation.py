@@ -1,0 +1,49 @@
+"""When torch.compile is worth its price, and that it changes nothing but the last bits."""
+
+import shutil
+
+import pytest
+import torch
+from conftest import photo
+
+from dreamsr.engine import compilation
+from dreamsr.engine.compilation import PAYS, worthwhile
+from dreamsr.engine.upscaler import Settings, Upscaler
+from dreamsr.errors import UsageError
+from dreamsr.files.checkpoint import Model
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+BF16, FP32 = torch.bfloat16, torch.float32
+
+
+def test_a_small_job_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compilation, "unavailable", lambda _: None)
+    for device in (CPU, CUDA):
+        assert not worthwhile("auto", device, BF16, PAYS[device.type] - 1)
+        assert worthwhile("auto", device, BF16, PAYS[device.type])
+        assert worthwhile("on", device, BF16, 0)
+        assert not worthwhile("off", device, BF16, 1e9)
+
+
+def test_fp32_on_a_cpu_gains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compilation, "unavailable", lambda _: None)
+    assert not worthwhile("auto", CPU, FP32, 1e9)
+    assert worthwhile("auto", CUDA, FP32, 1e9)
+
+
+def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    assert not worthwhile("auto", CPU, BF16, 1e9)
+    with pytest.raises(UsageError, match="--compile on: there is no C\\+\\+ compiler"):
+        worthwhile("on", CPU, BF16, 1e9)
+
+
+@pytest.mark.slow
+def test_compiled_code_gives_the_same_picture(tiny_model: Model) -> None:
+    if reason := compilation.unavailable(CPU):
+        pytest.skip(reason)
+    pictures = [photo("chelsea")[:, 50:90, 60:120], photo("rocket")[:, 100:117, 200:263]]
+    plain = Upscaler(tiny_model, Settings(steps=2))
+    fast = Upscaler(tiny_model, plain.settings, compilation.compiled(tiny_model.network, static=False))
+    for a, b in zip(plain(pictures), fast(pictures), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-4)
