@@ -125,6 +125,15 @@ def test_a_window_of_the_anchor_is_a_part_of_the_whole(upscaler: Upscaler) -> No
         torch.testing.assert_close(part, expected, rtol=0, atol=1e-5)
 
 
+def test_smaller_halves_the_batch_then_the_tile(tiny_model: Model) -> None:
+    now: Upscaler | None = Upscaler(tiny_model, Settings(tile=512, batch=4))
+    seen = []
+    while now is not None:
+        seen.append((now.tiling.batch, now.tiling.tile))
+        now = now.smaller()
+    assert seen == [(4, 512), (2, 512), (1, 512), (1, 256), (1, 128)]
+
+
 def test_overflow_in_half_precision_is_repaired(tiny_model: Model) -> None:
     """Features of some 1e6 are infinite in fp16; the result is that of float32."""
     with torch.no_grad():

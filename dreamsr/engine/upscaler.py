@@ -95,6 +95,16 @@ class Upscaler:
         granularity = self.model.network.granularity
         return math.ceil(2 * HALO / granularity) * granularity // 2
 
+    def smaller(self) -> "Upscaler | None":
+        """The same with half the batch, or else half the tile: for a device that ran out of memory; None at the end."""
+        now, grain = self.tiling, self.model.network.granularity
+        tile = now.tile // 2 // grain * grain
+        if now.batch > 1:
+            return replace(self, settings=replace(self.settings, batch=now.batch // 2))
+        if tile <= 2 * self.halo:
+            return None
+        return replace(self, settings=replace(self.settings, tile=tile))
+
     def layout(self, sizes: Sequence[Size]) -> Layout:
         """How outputs of `sizes` (height, width) lie in tiles."""
         t = self.tiling
