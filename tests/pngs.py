@@ -95,7 +95,7 @@ def noise(color: int, depth: int, size: tuple[int, int] = (9, 11), seed: int = 0
     """Random samples over the whole range, with a palette that is as large as it can be."""
     rng = np.random.default_rng((seed, color, depth, *size))
     samples = rng.integers(0, 2**depth, (*size, CHANNELS[color]))
-    entries = rng.integers(0, 256, (2**depth, 3)) if color == 3 else []
+    entries = rng.integers(0, 256, (2**depth if color == 3 else 0, 3))
     palette = [(int(r), int(g), int(b)) for r, g, b in entries]
     return Png(samples, color, depth, palette=palette)
 
@@ -111,7 +111,9 @@ def mutated(data: bytes, seed: int) -> bytes:
             case 0 | 1:
                 result[where : where + length] = draw.randbytes(length)
             case 2:
-                result[where : where + 4] = draw.choice((b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\0\1\0"))
+                result[where : where + 4] = draw.choice(
+                    (b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\0\1\0")
+                )
             case 3:
                 del result[where : where + length]
             case _:

@@ -41,7 +41,7 @@ def test_modules_import_from_lower_layers(path: Path) -> None:
     [
         ("rich", {"cli/console.py"}),
         ("PIL", {f"files/{name}.py" for name in ("decode", "encode", "images", "metadata", "picture", "tiff")}),
-        ("pyvips", {"files/deep.py"}),
+        ("pyvips", {"files/vips.py"}),
         ("safetensors", {"files/checkpoint.py"}),
         ("huggingface_hub", {"files/hub.py"}),
     ],

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageCms, PngImagePlugin, UnidentifiedImageError
 
 from dreamsr.errors import ImageError
-from dreamsr.files import deep, metadata, provenance, tiff
+from dreamsr.files import metadata, provenance, tiff, vips
 from dreamsr.files.metadata import Metadata
 from dreamsr.files.picture import Picture, Pixels, from_pixels
 
@@ -25,6 +25,7 @@ _BOUNDED_TIFF = (1, 5, 6, 7, 8, 32773, 32946)
 _JPEG_IN_TIFF = (6, 7)
 _PNG_MODES = {0: "L", 2: "RGB", 4: "LA", 6: "RGBA"}
 _MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
+_CHANNELS = {"1": 1, "L": 1, "LA": 2, "P": 3, "RGB": 3, "YCbCr": 3, "RGBA": 4, "CMYK": 4}
 _GAMMA = 1 / 2.2
 _FLIPS = {2: (False, (1,)), 3: (False, (0, 1)), 4: (False, (0,)), 5: (True, ())}
 _FLIPS |= {6: (True, (1,)), 7: (True, (0, 1)), 8: (True, (0,))}
@@ -73,7 +74,7 @@ def read(path: Path) -> Picture:
     """Decode a PNG, JPEG, WebP, TIFF or BMP file; raises ImageError in one line for anything else."""
     with _guarded(path), path.open("rb") as file:
         source = _open(file, path)
-        pixels, converted = _deep_pixels(source, file) if source.header.depth == 16 else _pixels(source)
+        pixels, converted = _pixels(source, file)
         exif = source.exif if source.image is None else metadata.of(source.image)
         color, alpha = from_pixels(_turned(pixels, metadata.orientation(exif)))
         block, lost = _metadata(source, exif)
@@ -119,6 +120,8 @@ def _open(file: IO[bytes], path: Path) -> _Source:
         raise ImageError(f"{path} is animated; only still pictures are upscaled")
     _check_size(path, image.size, bounded=kind != "WEBP")
     sixteen = kind == "PNG" and head[24] == 16
+    if kind == "PNG" and head[25] == 0 and head[24] < 8 and "transparency" in image.info:
+        image.info["transparency"] *= 255 // (2 ** head[24] - 1)  # Pillow scales the pixels alone
     alpha = image.has_transparency_data
     mode = image.mode
     if sixteen:
@@ -138,19 +141,11 @@ def _open(file: IO[bytes], path: Path) -> _Source:
 
 def _open_tiff(file: IO[bytes], path: Path) -> _Source:
     samples, exif = tiff.read(file, path)
-    _check_size(path, samples.size[::-1], bounded=samples.compression in _BOUNDED_TIFF)
-    file.seek(0)
-    image = None if samples.depth == 16 else Image.open(file, formats=["TIFF"])
-    alpha = samples.alpha if image is None else image.has_transparency_data
+    size = samples.size[::-1]
+    _check_size(path, size, bounded=samples.compression in _BOUNDED_TIFF)
     return _Source(
-        Header(
-            "TIFF",
-            _upright_size(samples.size[::-1], exif),
-            image.mode if image else samples.mode,
-            samples.depth,
-            alpha,
-        ),
-        image,
+        Header("TIFF", _upright_size(size, exif), samples.mode, samples.depth, samples.alpha),
+        None,
         exif,
         lossless=samples.compression not in _JPEG_IN_TIFF,
         premultiplied=samples.premultiplied,
@@ -185,36 +180,37 @@ def _is_lossless_webp(file: IO[bytes]) -> bool:
     return False
 
 
-def _deep_pixels(source: _Source, file: IO[bytes]) -> tuple[Pixels, tuple[str, ...]]:
-    if source.image is not None:
-        source.image.load()  # metadata may stand behind the pixels
-    file.seek(0)
-    pixels, (height, width) = deep.decode(file.read(), source.premultiplied), source.header.size
-    channels = len(source.header.mode)
-    if pixels.size < height * width * channels or pixels.shape[2] < channels:
-        raise ValueError(f"its pixels are {pixels.shape[1]}x{pixels.shape[0]} of {pixels.shape[2]} channels")
-    return pixels[..., :channels], ()
-
-
-def _pixels(source: _Source) -> tuple[Pixels, tuple[str, ...]]:
-    """uint8 of 1 to 4 channels, and remarks."""
-    image, remarks = source.image, ()
-    assert image is not None
-    image.load()
+def _pixels(source: _Source, file: IO[bytes]) -> tuple[Pixels, tuple[str, ...]]:
+    """As stored, not yet upright; and remarks."""
+    image, header = source.image, source.header
+    if image is not None:
+        image.load()  # also for 16 bits: metadata may stand behind the pixels
+    if image is None or header.depth == 16:
+        pixels = _vips_pixels(source, file)
+        if header.mode != "CMYK":
+            return pixels, ()
+        inks = (pixels // (257 if pixels.itemsize == 2 else 1)).astype(np.uint8)
+        image = Image.frombytes("CMYK", pixels.shape[1::-1], inks.tobytes())
     if image.mode not in _MODES:
         raise ValueError(f"pixels of kind {image.mode} are not supported")
     if image.mode == "CMYK":
-        image, remark = _from_cmyk(image)
+        image, remark = _from_cmyk(image, _profile(source))
         return np.asarray(image), (remark,)
-    gray = image.mode in ("1", "L", "LA", "La")
-    mode = ("L" if gray else "RGB") + ("A" if image.has_transparency_data else "")
-    pixels = np.asarray(image.convert(mode))
-    return pixels.reshape(image.height, image.width, -1), remarks
+    mode = ("L" if image.mode in ("1", "L", "LA", "La") else "RGB") + "A" * image.has_transparency_data
+    return np.asarray(image.convert(mode)).reshape(image.height, image.width, -1), ()
 
 
-def _from_cmyk(image: Image.Image) -> tuple[Image.Image, str]:
+def _vips_pixels(source: _Source, file: IO[bytes]) -> Pixels:
+    file.seek(0)
+    pixels, header = vips.decode(file.read(), source.premultiplied), source.header
+    channels = _CHANNELS[header.mode]
+    if sorted(pixels.shape[:2]) != sorted(header.size) or pixels.shape[2] < channels:
+        raise ValueError(f"its pixels are {pixels.shape[1]}x{pixels.shape[0]} of {pixels.shape[2]} channels")
+    return pixels[..., :channels]
+
+
+def _from_cmyk(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, str]:
     """sRGB through the profile of the inks, if there is a good one."""
-    profile = image.info.get("icc_profile")
     try:
         inks = ImageCms.ImageCmsProfile(io.BytesIO(profile)) if profile else None
         if inks:
@@ -228,6 +224,15 @@ def _from_cmyk(image: Image.Image) -> tuple[Image.Image, str]:
     return image.convert("RGB"), "CMYK without a usable profile converted to RGB"
 
 
+def _profile(source: _Source) -> bytes:
+    info = source.image.info if source.image else {}
+    return info.get("icc_profile") or _tags(source.exif).get(metadata.ICC, b"")
+
+
+def _tags(exif: Image.Exif | None) -> Mapping[int, Any]:
+    return {} if exif is None else exif
+
+
 def _turned(pixels: Pixels, orientation: int) -> Pixels:
     swapped, reversed_axes = _FLIPS.get(orientation, (False, ()))
     return np.flip(np.swapaxes(pixels, 0, 1) if swapped else pixels, reversed_axes)
@@ -236,8 +241,7 @@ def _turned(pixels: Pixels, orientation: int) -> Pixels:
 def _metadata(source: _Source, exif: Image.Exif | None) -> tuple[Metadata, tuple[str, ...]]:
     """What is carried over, and remarks on what is not."""
     info = source.image.info if source.image else {}
-    tags: Mapping[int, Any] = exif or {}
-    profile = info.get("icc_profile") or tags.get(metadata.ICC, b"")
+    profile, tags = _profile(source), _tags(exif)
     xmp = info.get("xmp") or tags.get(metadata.XMP, b"")
     dpi = metadata.resolution(exif)
     if source.header.format != "JPEG" or info.get("jfif_unit"):  # Pillow makes 72 of no resolution

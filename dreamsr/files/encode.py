@@ -7,7 +7,7 @@ from typing import Any
 from PIL.PngImagePlugin import PngInfo
 
 from dreamsr.errors import ImageError
-from dreamsr.files import deep, metadata, provenance, tiff
+from dreamsr.files import metadata, provenance, tiff, vips
 from dreamsr.files.atomic import atomic
 from dreamsr.files.metadata import Metadata
 from dreamsr.files.picture import Picture, to_pil, to_pixels
@@ -71,7 +71,7 @@ def _encode(path: Path, kind: str, picture: Picture, depth: int, block: Metadata
     if kind == "TIFF":
         tiff.write(path, to_pixels(picture, depth), block)
     elif depth == 16:
-        deep.write_png(path, to_pixels(picture, depth), block)
+        vips.write_png(path, to_pixels(picture, depth), block)
     else:
         lossless = picture.lossless and quality is None
         if kind in _LOSSY and not (lossless and kind in _LOSSLESS):

@@ -19,8 +19,7 @@ _STRIP_OFFSETS, _SAMPLES, _ROWS_PER_STRIP, _STRIP_BYTES, _PLANAR = 273, 277, 278
 _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT, _PREDICTOR, _EXTRA, _FORMAT = 282, 283, 296, 317, 338, 339
 _STRIP_SIZE = 2**20
 _LONG, _UNDEFINED = 4, 7
-_PHOTOMETRICS = {0: "gray", 1: "gray", 2: "RGB", 3: "palette", 5: "CMYK", 6: "YCbCr"}
-_MODES = {("gray", False): "L", ("gray", True): "LA", ("RGB", False): "RGB", ("RGB", True): "RGBA"}
+_MODES = {0: "L", 1: "L", 2: "RGB", 3: "P", 5: "CMYK", 6: "YCbCr"}
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Samples:
     size: tuple[int, int]
     """(height, width) as stored"""
     mode: str
-    """Pillow's name where there is one, else "palette" or "YCbCr"."""
+    """1, L, LA, P, RGB, RGBA, CMYK or YCbCr"""
     depth: int
     alpha: bool
     premultiplied: bool
@@ -74,22 +73,19 @@ def _directory(file: IO[bytes], path: Path) -> ImageFileDirectory_v2:
 
 
 def _samples(directory: ImageFileDirectory_v2, path: Path) -> Samples:
-    photometric = _PHOTOMETRICS.get(directory.get(_PHOTOMETRIC, 1), "other")
-    bits, formats = set(_tuple(directory.get(_BITS, 1))), set(_tuple(directory.get(_FORMAT, 1)))
-    extra = _tuple(directory.get(_EXTRA, ()))
-    kind = {3: "float", 2: "signed"}.get(max(formats), "integer" if len(formats | bits) <= 2 else "mixed")
-    allowed = {8, 16} if photometric in ("gray", "RGB", "CMYK") else {8}
-    allowed |= {1, 2, 4} if photometric in ("gray", "palette") else set()
-    if kind != "integer" or not bits <= allowed or photometric == "other":
-        found = f"{'/'.join(map(str, sorted(bits)))}-bit {kind} samples of {photometric} kind"
-        raise ImageError(
-            f"{path} holds {found}; expected gray, RGB or CMYK of 8 or 16-bit integers", "convert it first"
-        )
-    alpha = bool(extra) and extra[0] in (1, 2)
+    mode = _MODES.get(directory.get(_PHOTOMETRIC, 1), "other colours")
+    bits, extra = _tuple(directory.get(_BITS, 1)), _tuple(directory.get(_EXTRA, ()))
+    kind = {2: "signed", 3: "float"}.get(max(_tuple(directory.get(_FORMAT, 1))), "integer")
+    allowed = {8, 16} if mode in ("L", "RGB", "CMYK") else {8}
+    allowed |= {1, 2, 4} if mode in ("L", "P") else set()
+    if kind != "integer" or len(set(bits)) > 1 or bits[0] not in allowed or mode not in _MODES.values():
+        found = f"{'/'.join(map(str, sorted(set(bits))))}-bit {kind} samples of {mode}"
+        raise ImageError(f"{path} holds {found}; expected integers of 8 or 16 bits, gray, RGB or CMYK", "convert it")
+    alpha = mode in ("L", "RGB") and bool(extra) and extra[0] in (1, 2)
     return Samples(
         (int(directory[_LENGTH]), int(directory[_WIDTH])),
-        _MODES.get((photometric, alpha), photometric),
-        16 if bits == {16} and photometric != "CMYK" else 8,
+        "1" if mode == "L" and bits[0] == 1 else mode + "A" * alpha,
+        16 if bits[0] == 16 and mode != "CMYK" else 8,
         alpha,
         alpha and extra[0] == 1,
         directory.get(_COMPRESSION, 1),

@@ -1,7 +1,8 @@
-"""16-bit pixels, which Pillow reads and writes for gray alone: libvips."""
+"""What Pillow does not cover: 16 bits of more than gray, and TIFF of every kind. This is libvips."""
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyvips
@@ -12,18 +13,21 @@ from dreamsr.files.picture import Pixels
 # what a broken file gives reason to say is in the error; and a file that was read must not stay open
 logging.getLogger("pyvips").setLevel(logging.CRITICAL)
 pyvips.cache_set_max(0)
+_TYPES: dict[str, type[np.unsignedinteger[Any]]] = {"uchar": np.uint8, "ushort": np.uint16}
 _MM_PER_INCH = 25.4
 
 
 def decode(data: bytes, premultiplied: bool = False) -> Pixels:
-    """The pixels of a 16-bit PNG or TIFF file; raises ValueError for a broken one."""
+    """The pixels of a PNG or TIFF file of 8 or 16 bits, palettes resolved; raises ValueError for a broken one."""
     try:
         image = pyvips.Image.new_from_buffer(data, "", fail_on="error")
+        kind = image.format
+        if kind not in _TYPES:
+            raise ValueError(f"its samples are of type {kind}")
         if premultiplied:
-            image = image.unpremultiply(max_alpha=65535).rint().cast("ushort")
-        if image.format != "ushort":
-            raise ValueError(f"its samples are {image.format}")
-        pixels: Pixels = np.ndarray((image.height, image.width, image.bands), np.uint16, image.write_to_memory())
+            image = image.unpremultiply(max_alpha=np.iinfo(_TYPES[kind]).max).rint().cast(kind)
+        shape = (image.height, image.width, image.bands)
+        pixels: Pixels = np.ndarray(shape, _TYPES[kind], image.write_to_memory())
     except pyvips.Error as error:
         raise ValueError(_reason(error)) from error
     return pixels
@@ -47,6 +51,6 @@ def write_png(path: Path, pixels: Pixels, metadata: Metadata) -> None:
 
 
 def _reason(error: pyvips.Error) -> str:
-    """The last line of libvips' own, which is the most precise."""
+    """The first line of libvips' own, which is the cause of the others."""
     lines = [line for line in str(error.detail).splitlines() if line.strip()]
-    return lines[-1] if lines else error.message
+    return lines[0] if lines else str(error.message)
