@@ -14,45 +14,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import photo
+from conftest import Program, photo
 from PIL import Image, ImageCms
 from rich.console import Console
 from safetensors.torch import save_file
 
 from dreamsr.cli import console, options
-from dreamsr.cli.app import main
 from dreamsr.engine import device
 from dreamsr.errors import UsageError
 from dreamsr.files import checkpoint, images
 from dreamsr.files.images import Picture
-
-
-@pytest.fixture
-def program(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> "Program":
-    monkeypatch.chdir(tmp_path)
-    return Program(monkeypatch, capfd)
-
-
-class Program:
-    """Call `program("upscale", ...)`: exit code, stdout and stderr."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-        self.monkeypatch, self.capfd = monkeypatch, capfd
-
-    def __call__(self, *arguments: object) -> tuple[int, str, str]:
-        words = [str(argument) for argument in arguments]
-        if words[0] in ("upscale", "train", "eval") and "--device" not in words:
-            words += ["--device", "cpu"]
-        self.monkeypatch.setattr(sys, "argv", ["dreamsr", *words])
-        self.monkeypatch.setattr(console, "_talk", Console(stderr=True, highlight=False, soft_wrap=True))
-        self.capfd.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out, err = self.capfd.readouterr()
-        return code, out, err
 
 
 def load(path: Path | str) -> Image.Image:

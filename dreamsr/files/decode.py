@@ -226,7 +226,8 @@ def _from_cmyk(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, 
 
 def _profile(source: _Source) -> bytes:
     info = source.image.info if source.image else {}
-    return info.get("icc_profile") or _tags(source.exif).get(metadata.ICC, b"")
+    profile: bytes = info.get("icc_profile") or _tags(source.exif).get(metadata.ICC, b"")
+    return profile
 
 
 def _tags(exif: Image.Exif | None) -> Mapping[int, Any]:
@@ -249,7 +250,10 @@ def _metadata(source: _Source, exif: Image.Exif | None) -> tuple[Metadata, tuple
     if dpi and metadata.orientation(exif) >= 5:
         dpi = dpi[::-1]
     found = provenance.extract(xmp)
-    kept_exif, kept_xmp = metadata.clean(exif), metadata.upright(provenance.removed(xmp))
+    kept_exif, kept_xmp = (
+        metadata.clean(exif, source.header.format == "TIFF"),
+        metadata.upright(provenance.removed(xmp)),
+    )
     well_formed = not kept_xmp or provenance.is_packet(kept_xmp)
     gamma = info.get("gamma", _GAMMA)
     remarks = {

@@ -1,10 +1,12 @@
 """From pictures to files."""
 
+import struct
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from PIL.PngImagePlugin import PngInfo
+from PIL.PngImagePlugin import PngInfo, putchunk
 
 from dreamsr.errors import ImageError
 from dreamsr.files import metadata, provenance, tiff, vips
@@ -27,6 +29,9 @@ _LOSSLESS: dict[str, dict[str, Any]] = {"PNG": {"compress_level": 4}, "BMP": {},
 _LOSSY: dict[str, dict[str, Any]] = {"JPEG": {"subsampling": 0}, "WEBP": {"method": 4}}
 _NAMES = {"WEBP": "WebP"}
 _SIDES = {"JPEG": 65_500, "WEBP": 16_383, "BMP": 2**31 - 1, "PNG": 2**31 - 1, "TIFF": 2**31 - 1}
+_PNG_HEADER = 33
+"""Bytes of signature and IHDR."""
+_METRES_PER_INCH = 0.0254
 _TIFF_BYTES = 2**32 - 2**26
 _JPEG_EXIF, _JPEG_XMP = 65_533, 65_504 - 2_048
 """Bytes of metadata that fit into a JPEG segment, where XMP shares its own with the provenance."""
@@ -71,7 +76,7 @@ def _encode(path: Path, kind: str, picture: Picture, depth: int, block: Metadata
     if kind == "TIFF":
         tiff.write(path, to_pixels(picture, depth), block)
     elif depth == 16:
-        vips.write_png(path, to_pixels(picture, depth), block)
+        _write_deep_png(path, vips.encode_png(to_pixels(picture, depth)), block)
     else:
         lossless = picture.lossless and quality is None
         if kind in _LOSSY and not (lossless and kind in _LOSSLESS):
@@ -81,12 +86,29 @@ def _encode(path: Path, kind: str, picture: Picture, depth: int, block: Metadata
         to_pil(picture).save(path, kind, **options, **_blocks(kind, block))
 
 
+def _write_deep_png(path: Path, data: bytes, block: Metadata) -> None:
+    """`data` with metadata in it; libvips would add values of its own to EXIF, and a resolution."""
+    with path.open("wb") as file:
+        file.write(data[:_PNG_HEADER])
+        if block.icc:
+            putchunk(file, b"iCCP", b"ICC Profile\0\0", zlib.compress(block.icc))
+        if block.dpi:
+            putchunk(file, b"pHYs", struct.pack(">IIB", *(round(x / _METRES_PER_INCH) for x in block.dpi), 1))
+        if block.exif:
+            putchunk(file, b"eXIf", block.exif.removeprefix(b"Exif\0\0"))
+        if block.xmp:
+            putchunk(file, b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0", block.xmp)
+        file.write(data[data.index(b"IDAT") - 4 :])
+
+
 def _blocks(kind: str, block: Metadata) -> dict[str, Any]:
     """Metadata as Pillow takes it."""
     options: dict[str, Any] = {"icc_profile": block.icc, "exif": block.exif, "xmp": block.xmp, "dpi": block.dpi}
     if kind == "PNG" and block.xmp:
         options["pnginfo"] = PngInfo()
         options["pnginfo"].add_itxt("XML:com.adobe.xmp", block.xmp.decode("utf-8", "replace"))
+    if kind == "BMP":
+        options["dpi"] = block.dpi or (0, 0)  # else Pillow writes 96
     return {key: value for key, value in options.items() if value}
 
 

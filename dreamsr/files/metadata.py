@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from PIL import Image
 
@@ -22,6 +22,7 @@ _STORAGE = frozenset(
 )
 """Tags of how a TIFF or JPEG file stores its pixels, and of blocks that are kept apart from EXIF or not at all."""
 T = TypeVar("T")
+_TIFF_STORAGE = frozenset((_WIDTH, _HEIGHT, ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _UNIT))
 _LARGEST_DPI = 65_535
 _XMP_SIZES = ((b"tiff:ImageLength", b"exif:PixelYDimension"), (b"tiff:ImageWidth", b"exif:PixelXDimension"))
 """Names of the height, and of the width."""
@@ -62,7 +63,12 @@ def dots(horizontal: float, vertical: float) -> tuple[float, float] | None:
 
 def of(image: Image.Image) -> Image.Exif | None:
     """The EXIF of a file that Pillow has opened, or None if it is malformed."""
-    return _attempt(image.getexif)
+
+    def checked() -> Image.Exif:
+        Image.Exif().load(image.info.get("exif", b""))  # getexif is silent about errors the second time
+        return image.getexif()
+
+    return _attempt(checked)
 
 
 def orientation(exif: Image.Exif | None) -> int:
@@ -81,48 +87,46 @@ def _resolution(exif: Image.Exif) -> tuple[float, float] | None:
     return dots(float(exif[_X_RESOLUTION]) * unit, float(exif[_Y_RESOLUTION]) * unit)
 
 
-def clean(exif: Image.Exif | None) -> bytes | None:
-    """EXIF without thumbnail and storage, orientation reset; b"" if nothing is left, None if it is malformed."""
-    return None if exif is None else _attempt(lambda: _clean(exif))
+def clean(exif: Image.Exif | None, of_tiff: bool = False) -> bytes | None:
+    """EXIF without thumbnail and storage, orientation reset; b"" if nothing is left, None if it is malformed.
+
+    In a TIFF file, size and resolution belong to the storage too.
+    """
+    return None if exif is None else _attempt(lambda: _clean(exif, _STORAGE | _TIFF_STORAGE if of_tiff else _STORAGE))
 
 
-def _clean(exif: Image.Exif) -> bytes:
-    for directory in (EXIF_DIRECTORY, GPS_DIRECTORY):
-        _keep_text(exif.get_ifd(directory))
-    for tag in _STORAGE.intersection(exif):
+def _clean(exif: Image.Exif, storage: frozenset[int]) -> bytes:
+    for tag in storage.intersection(exif):
         del exif[tag]
     if ORIENTATION in exif:
         exif[ORIENTATION] = 1
-    _keep_text(exif)
-    return exif.tobytes() if len(exif) else b""
+    return _keep_text(exif).tobytes() if len(exif) else b""
 
 
-def _keep_text(directory: Any) -> None:
-    """Bytes for text that is not ASCII: Pillow would write question marks."""
-    for tag in list(directory):
-        value = directory[tag]
-        if isinstance(value, str) and not value.isascii():
-            directory[tag] = value.encode("latin-1", "replace")
+def _keep_text(exif: Image.Exif) -> Image.Exif:
+    """With bytes for text that is not ASCII: Pillow would write question marks."""
+    for directory in (exif, *(exif.get_ifd(tag) for tag in (EXIF_DIRECTORY, GPS_DIRECTORY) if tag in exif)):
+        for tag, value in list(directory.items()):
+            if isinstance(value, str) and not value.isascii():
+                directory[tag] = value.encode("latin-1", "replace")
+    return exif
 
 
 def load(exif: bytes) -> Image.Exif:
     """EXIF that `clean` has written, or an empty one."""
     loaded = Image.Exif()
     loaded.load(exif)
-    return loaded
+    return _keep_text(loaded)
 
 
 def fitted(metadata: Metadata, size: tuple[int, int], resolution_in_exif: bool = False) -> bytes:
     """EXIF with the pixel size (height, width) and the DPI of the picture that is written."""
     exif = load(metadata.exif)
-    inner = exif.get_ifd(EXIF_DIRECTORY)
+    inner = exif.get_ifd(EXIF_DIRECTORY) if EXIF_DIRECTORY in exif else {}
     for directory, tags in ((exif, (_HEIGHT, _WIDTH)), (inner, (_PIXEL_HEIGHT, _PIXEL_WIDTH))):
         directory.update({tag: n for tag, n in zip(tags, size, strict=True) if tag in directory})
     if metadata.dpi and (resolution_in_exif or _X_RESOLUTION in exif):
         exif.update({_X_RESOLUTION: metadata.dpi[0], _Y_RESOLUTION: metadata.dpi[1], _UNIT: 2})
-    _keep_text(inner)
-    _keep_text(exif.get_ifd(GPS_DIRECTORY))
-    _keep_text(exif)
     return exif.tobytes() if len(exif) else b""
 
 

@@ -47,7 +47,11 @@ class Provenance:
         """The command line that writes `target` again."""
         options = {"model": self.model, "scale": f"{self.scale:g}", "steps": self.steps, "sampler": self.sampler}
         options |= {"seed": self.seed, "tile": self.tile, "dtype": self.dtype}
-        words = ["dreamsr", "upscale", self.source, target]
+        words = [
+            "dreamsr",
+            "upscale",
+            *(f"./{name}" if name.startswith("-") else name for name in (self.source, target)),
+        ]
         return shlex.join([*words, *(str(part) for k, v in options.items() for part in (f"--{k}", v))])
 
 

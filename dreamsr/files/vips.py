@@ -1,20 +1,17 @@
 """What Pillow does not cover: 16 bits of more than gray, and TIFF of every kind. This is libvips."""
 
 import logging
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyvips
 
-from dreamsr.files.metadata import Metadata
 from dreamsr.files.picture import Pixels
 
 # what a broken file gives reason to say is in the error; and a file that was read must not stay open
 logging.getLogger("pyvips").setLevel(logging.CRITICAL)
 pyvips.cache_set_max(0)
 _TYPES: dict[str, type[np.unsignedinteger[Any]]] = {"uchar": np.uint8, "ushort": np.uint16}
-_MM_PER_INCH = 25.4
 
 
 def decode(data: bytes, premultiplied: bool = False) -> Pixels:
@@ -33,21 +30,16 @@ def decode(data: bytes, premultiplied: bool = False) -> Pixels:
     return pixels
 
 
-def write_png(path: Path, pixels: Pixels, metadata: Metadata) -> None:
-    """A PNG file of uint16 `pixels`; raises OSError."""
+def encode_png(pixels: Pixels) -> bytes:
+    """A PNG file of uint16 `pixels` and nothing else; raises OSError."""
     height, width, channels = pixels.shape
     image = pyvips.Image.new_from_memory(np.ascontiguousarray(pixels).data, width, height, channels, "ushort")
     image = image.copy(interpretation="grey16" if channels < 3 else "rgb16")
-    if metadata.dpi:
-        image = image.copy(xres=metadata.dpi[0] / _MM_PER_INCH, yres=metadata.dpi[1] / _MM_PER_INCH)
-    blocks = {"icc-profile-data": metadata.icc, "exif-data": metadata.exif, "xmp-data": metadata.xmp}
-    for name, block in blocks.items():
-        if block:
-            image.set_type(pyvips.GValue.blob_type, name, block)
     try:
-        image.pngsave(str(path), compression=4, filter="sub")
+        data: bytes = image.pngsave_buffer(compression=4, filter="sub", keep="none")
     except pyvips.Error as error:
         raise OSError(_reason(error)) from error
+    return data
 
 
 def _reason(error: pyvips.Error) -> str:
