@@ -1,6 +1,7 @@
 """Pictures of every kind in files of every format, and what is refused."""
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ LOSSLESS = [(suffix, depth) for suffix in ("png", "tif", "tiff") for depth in (8
 def picture(gray: bool = False, alpha: bool = False, depth: int = 8, size: tuple[int, int] = (18, 23)) -> Picture:
     """Noise over the whole range, at whole levels."""
     levels = torch.randint(0, 2**depth, (4, *size), generator=torch.Generator().manual_seed(0))
-    levels[:, 0, 0], levels[:, 0, 1] = 0, 2**depth - 1
+    levels[:, -1, -1], levels[:, 0, 0] = 2**depth - 1, 0
+    levels[3, 0, 0] = 100  # alpha that is 255 everywhere is none to WebP
     x = (levels.double() / (2**depth - 1) * 2 - 1).float()
     return Picture(x[:1].expand(3, -1, -1) if gray else x[:3], x[3:] if alpha else None, gray, depth=depth)
 
@@ -147,6 +149,10 @@ def test_16_bit_tiff_of_other_programs(
     pixels = SIXTEEN[..., :3] if planar == "contig" else np.moveaxis(SIXTEEN[..., :3], 2, 0).copy()
     options = {"photometric": "rgb", "planarconfig": planar, "byteorder": byteorder, "bigtiff": big}
     (tmp_path / "a.tif").write_bytes(tiff(pixels, **options, compression=compression))
+    if big and byteorder == ">":
+        with pytest.raises(ImageError, match="is a big-endian BigTIFF"):
+            images.read(tmp_path / "a.tif")
+        return
     got = images.read(tmp_path / "a.tif")
     assert got.depth == 16
     assert np.array_equal(levels(got), SIXTEEN[..., :3])
@@ -216,7 +222,8 @@ def test_what_is_not_upscaled_is_told_why(name: str, tmp_path: Path) -> None:
 
 
 def test_an_animation_of_one_frame_is_a_picture(tmp_path: Path) -> None:
-    control = chunk(b"acTL", b"\0\0\0\1\0\0\0\0")
+    frame = struct.pack(">5I2H2B", 0, 11, 9, 0, 0, 1, 1, 0, 0)
+    control = chunk(b"acTL", struct.pack(">2I", 1, 0)) + chunk(b"fcTL", frame)
     data = noise(2, 8).encode()
     (tmp_path / "a.png").write_bytes(data[:33] + control + data[33:])
     assert images.read(tmp_path / "a.png").size == (9, 11)

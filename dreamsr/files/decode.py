@@ -60,7 +60,6 @@ class _Source:
     image: Image.Image | None
     exif: Image.Exif | None
     lossless: bool
-    premultiplied: bool = False
     remarks: tuple[str, ...] = ()
 
 
@@ -148,7 +147,6 @@ def _open_tiff(file: IO[bytes], path: Path) -> _Source:
         None,
         exif,
         lossless=samples.compression not in _JPEG_IN_TIFF,
-        premultiplied=samples.premultiplied,
     )
 
 
@@ -202,7 +200,7 @@ def _pixels(source: _Source, file: IO[bytes]) -> tuple[Pixels, tuple[str, ...]]:
 
 def _vips_pixels(source: _Source, file: IO[bytes]) -> Pixels:
     file.seek(0)
-    pixels, header = vips.decode(file.read(), source.premultiplied), source.header
+    pixels, header = vips.decode(file.read()), source.header
     channels = _CHANNELS[header.mode]
     if sorted(pixels.shape[:2]) != sorted(header.size) or pixels.shape[2] < channels:
         raise ValueError(f"its pixels are {pixels.shape[1]}x{pixels.shape[0]} of {pixels.shape[2]} channels")

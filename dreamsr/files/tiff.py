@@ -32,7 +32,6 @@ class Samples:
     """1, L, LA, P, RGB, RGBA, CMYK or YCbCr"""
     depth: int
     alpha: bool
-    premultiplied: bool
     compression: int
 
 
@@ -54,6 +53,8 @@ def _directory(file: IO[bytes], path: Path) -> ImageFileDirectory_v2:
     """The directory of the only picture; reduced copies of it do not count."""
     file.seek(0)
     head = file.read(8)
+    if head[:4] == b"MM\0+":  # which Pillow does not know
+        raise ImageError(f"{path} is a big-endian BigTIFF, which is not read", "convert it")
     directory = ImageFileDirectory_v2(head + file.read(8) if 43 in head[2:4] else head)
     found: list[int] = []
     seen: set[int] = set()
@@ -87,7 +88,6 @@ def _samples(directory: ImageFileDirectory_v2, path: Path) -> Samples:
         "1" if mode == "L" and bits[0] == 1 else mode + "A" * alpha,
         16 if bits[0] == 16 and mode != "CMYK" else 8,
         alpha,
-        alpha and extra[0] == 1,
         directory.get(_COMPRESSION, 1),
     )
 

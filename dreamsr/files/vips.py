@@ -14,15 +14,16 @@ pyvips.cache_set_max(0)
 _TYPES: dict[str, type[np.unsignedinteger[Any]]] = {"uchar": np.uint8, "ushort": np.uint16}
 
 
-def decode(data: bytes, premultiplied: bool = False) -> Pixels:
-    """The pixels of a PNG or TIFF file of 8 or 16 bits, palettes resolved; raises ValueError for a broken one."""
+def decode(data: bytes) -> Pixels:
+    """The pixels of a PNG or TIFF file of 8 or 16 bits; raises ValueError for a broken one.
+
+    Palettes are resolved, and colour that was multiplied by alpha is divided by it.
+    """
     try:
         image = pyvips.Image.new_from_buffer(data, "", fail_on="error")
         kind = image.format
         if kind not in _TYPES:
             raise ValueError(f"its samples are of type {kind}")
-        if premultiplied:
-            image = image.unpremultiply(max_alpha=np.iinfo(_TYPES[kind]).max).rint().cast(kind)
         shape = (image.height, image.width, image.bands)
         pixels: Pixels = np.ndarray(shape, _TYPES[kind], image.write_to_memory())
     except pyvips.Error as error:
