@@ -3,6 +3,7 @@
 import io
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,9 +44,7 @@ def test_lossless_formats_give_back_what_they_got(
     assert got.lossless
     assert got.gray == (gray and suffix != "webp")  # which knows no gray
     half_a_level = 0.5 / (2**depth - 1)
-    # WebP drops colours that cannot be seen
-    seen = torch.ones(size, dtype=torch.bool) if given.alpha is None or suffix != "webp" else given.alpha[0] > -1
-    assert (got.color - given.color)[:, seen].abs().max() < half_a_level
+    assert (got.color - given.color).abs().max() < half_a_level
     if given.alpha is not None:
         assert got.alpha is not None
         assert (got.alpha - given.alpha).abs().max() < half_a_level
@@ -127,7 +126,7 @@ def test_jpeg_in_tiff_is_lossy(tmp_path: Path) -> None:
     assert not images.read(tmp_path / "a.tif").lossless
 
 
-def tiff(pixels: np.typing.NDArray[np.generic], **tags: object) -> bytes:
+def tiff(pixels: np.typing.NDArray[np.generic], **tags: Any) -> bytes:
     """A file of scikit-image's own writer, which knows all kinds."""
     import tifffile
 
@@ -147,7 +146,7 @@ def test_16_bit_tiff_of_other_programs(
     byteorder: str, planar: str, big: bool, compression: str | None, tmp_path: Path
 ) -> None:
     pixels = SIXTEEN[..., :3] if planar == "contig" else np.moveaxis(SIXTEEN[..., :3], 2, 0).copy()
-    options = {"photometric": "rgb", "planarconfig": planar, "byteorder": byteorder, "bigtiff": big}
+    options: dict[str, Any] = {"photometric": "rgb", "planarconfig": planar, "byteorder": byteorder, "bigtiff": big}
     (tmp_path / "a.tif").write_bytes(tiff(pixels, **options, compression=compression))
     if big and byteorder == ">":
         with pytest.raises(ImageError, match="is a big-endian BigTIFF"):

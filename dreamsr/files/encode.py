@@ -25,7 +25,11 @@ FORMATS = {
 }
 QUALITY = 95
 """Of JPEG and lossy WebP: 1 to 100."""
-_LOSSLESS: dict[str, dict[str, Any]] = {"PNG": {"compress_level": 4}, "BMP": {}, "WEBP": {"lossless": True}}
+_LOSSLESS: dict[str, dict[str, Any]] = {
+    "PNG": {"compress_level": 4},
+    "BMP": {},
+    "WEBP": {"lossless": True, "exact": True},
+}
 _LOSSY: dict[str, dict[str, Any]] = {"JPEG": {"subsampling": 0}, "WEBP": {"method": 4}}
 _NAMES = {"WEBP": "WebP"}
 _SIDES = {"JPEG": 65_500, "WEBP": 16_383, "BMP": 2**31 - 1, "PNG": 2**31 - 1, "TIFF": 2**31 - 1}
