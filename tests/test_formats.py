@@ -282,6 +282,8 @@ NAMES = [
     "emoji\U0001f600.jpg",
     "UPPER.TIFF",
     "dot.dot.webp",
+    "n" * 251 + ".png",
+    "名" * 83 + ".tif",
 ]
 
 

@@ -2,11 +2,11 @@
 
 import io
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageCms, PngImagePlugin, UnidentifiedImageError
@@ -126,9 +126,8 @@ def _open(file: IO[bytes], path: Path) -> _Source:
     if sixteen:
         mode = _PNG_MODES[head[25]]
         mode += "A" if alpha and not mode.endswith("A") else ""
-    exif = (
-        metadata.of(image) if kind != "PNG" or "exif" in image.info else Image.Exif()
-    )  # a PNG would be decoded for it
+    # without EXIF in its header, a PNG would be decoded to look for some behind the pixels
+    exif = metadata.of(image) if kind != "PNG" or "exif" in image.info else Image.Exif()
     return _Source(
         Header(kind, _upright_size(image.size, exif), mode, 16 if sixteen else 8, alpha),
         image,
@@ -224,12 +223,8 @@ def _from_cmyk(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, 
 
 def _profile(source: _Source) -> bytes:
     info = source.image.info if source.image else {}
-    profile: bytes = info.get("icc_profile") or _tags(source.exif).get(metadata.ICC, b"")
+    profile: bytes = info.get("icc_profile") or metadata.block(source.exif, metadata.ICC)
     return profile
-
-
-def _tags(exif: Image.Exif | None) -> Mapping[int, Any]:
-    return {} if exif is None else exif
 
 
 def _turned(pixels: Pixels, orientation: int) -> Pixels:
@@ -240,18 +235,15 @@ def _turned(pixels: Pixels, orientation: int) -> Pixels:
 def _metadata(source: _Source, exif: Image.Exif | None) -> tuple[Metadata, tuple[str, ...]]:
     """What is carried over, and remarks on what is not."""
     info = source.image.info if source.image else {}
-    profile, tags = _profile(source), _tags(exif)
-    xmp = info.get("xmp") or tags.get(metadata.XMP, b"")
+    profile, xmp = _profile(source), info.get("xmp") or metadata.block(exif, metadata.XMP)
     dpi = metadata.resolution(exif)
     if source.header.format != "JPEG" or info.get("jfif_unit"):  # Pillow makes 72 of no resolution
         dpi = metadata.dots(*info["dpi"]) if "dpi" in info else dpi
     if dpi and metadata.orientation(exif) >= 5:
         dpi = dpi[::-1]
     found = provenance.extract(xmp)
-    kept_exif, kept_xmp = (
-        metadata.clean(exif, source.header.format == "TIFF"),
-        metadata.upright(provenance.removed(xmp)),
-    )
+    kept_exif = metadata.clean(exif, of_tiff=source.header.format == "TIFF")
+    kept_xmp = metadata.upright(provenance.removed(xmp))
     well_formed = not kept_xmp or provenance.is_packet(kept_xmp)
     gamma = info.get("gamma", _GAMMA)
     remarks = {

@@ -87,6 +87,12 @@ def _resolution(exif: Image.Exif) -> tuple[float, float] | None:
     return dots(float(exif[_X_RESOLUTION]) * unit, float(exif[_Y_RESOLUTION]) * unit)
 
 
+def block(exif: Image.Exif | None, tag: int) -> bytes:
+    """A block that a TIFF directory holds; b"" if there is none."""
+    value = _attempt(lambda: exif.get(tag)) if exif else b""
+    return value if isinstance(value, bytes) else b""
+
+
 def clean(exif: Image.Exif | None, of_tiff: bool = False) -> bytes | None:
     """EXIF without thumbnail and storage, orientation reset; b"" if nothing is left, None if it is malformed.
 
