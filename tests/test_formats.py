@@ -315,3 +315,15 @@ def test_a_folder_is_no_picture(tmp_path: Path) -> None:
     (tmp_path / "a.png").mkdir()
     with pytest.raises(ImageError, match="cannot be read"):
         images.read(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(("suffix", "depth"), [("png", 8), ("png", 16), ("jpg", 8), ("tif", 16), ("bmp", 8)])
+def test_the_header_is_enough_for_a_probe(suffix: str, depth: int, tmp_path: Path) -> None:
+    """Of a file that has lost its pixels, all but the pixels can be told."""
+    path = tmp_path / f"a.{suffix}"
+    images.write(path, picture(depth=depth, size=(90, 110)))
+    path.write_bytes(path.read_bytes()[:1500])
+    header = images.probe(path)
+    assert (header.size, header.depth, header.mode, header.alpha) == ((90, 110), depth, "RGB", False)
+    with pytest.raises(ImageError, match="cannot be read"):
+        images.read(path)
