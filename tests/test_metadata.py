@@ -31,6 +31,7 @@ def exif(orientation: int = 1) -> Image.Exif:
     block[0x0100], block[0x0101], block[0x0112], block[0x010F] = 24, 18, orientation, "a camera"
     block[0x013B] = "Zoë".encode()
     block.get_ifd(EXIF).update({0x9003: "2026:01:02 03:04:05", 0xA002: 24, 0xA003: 18, 0x829A: IFDRational(1, 250)})
+    block.get_ifd(EXIF)[0xA005] = {1: "R98"}
     block.get_ifd(GPS).update({1: "N", 2: (52.0, 31.0, 12.5)})
     return block
 
@@ -53,9 +54,9 @@ def pixels(depth: int = 8) -> Picture:
 
 
 def opened(path: Path) -> Image.Image:
-    with Image.open(path) as image:
-        image.load()
-        return image
+    image = Image.open(io.BytesIO(path.read_bytes()))
+    image.load()
+    return image
 
 
 def test_the_thumbnail_of_these_tests_is_one() -> None:
@@ -85,6 +86,7 @@ def test_everything_follows_the_picture(suffix: str, depth: int, tmp_path: Path)
     inner = got.get_ifd(EXIF)
     assert (inner[0xA002], inner[0xA003], inner[0x9003]) == (96, 72, "2026:01:02 03:04:05")
     assert inner[0x829A] == IFDRational(1, 250)
+    assert got.get_ifd(0xA005)[1] == "R98"
     assert got.get_ifd(GPS)[2] == (52.0, 31.0, 12.5)
     assert got.get_ifd(THUMBNAIL) == {}
     assert b"a thumbnail" not in (tmp_path / f"b.{suffix}").read_bytes()

@@ -67,11 +67,11 @@ def write(path: Path, picture: Picture, quality: int | None = None) -> tuple[str
     if reason := obstacle(suffix, picture.size, picture.alpha is not None):
         raise ImageError(f"{path}: {reason}, which this picture needs", "write PNG")
     reduced = picture.depth == 16 and bool(obstacle(suffix, picture.size, depth=16))
-    block, remarks = _fitted(picture, kind)
     with atomic(path) as temporary:
         try:
+            block, remarks = _fitted(picture, kind)
             _encode(temporary, kind, picture, 8 if reduced else picture.depth, block, quality)
-        except ValueError as error:
+        except (ValueError, TypeError, OverflowError, struct.error) as error:  # of odd metadata
             raise ImageError(f"{path} cannot be written: {error}") from error
     return (*remarks, "16 bits reduced to 8") if reduced else remarks
 

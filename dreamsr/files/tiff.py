@@ -85,7 +85,7 @@ def _samples(directory: ImageFileDirectory_v2, path: Path) -> Samples:
     alpha = mode in ("L", "RGB") and bool(extra) and extra[0] in (1, 2)
     return Samples(
         (int(directory[_LENGTH]), int(directory[_WIDTH])),
-        "1" if mode == "L" and bits[0] == 1 else mode + "A" * alpha,
+        "1" if mode == "L" and bits[0] == 1 and not alpha else mode + "A" * alpha,
         16 if bits[0] == 16 and mode != "CMYK" else 8,
         alpha,
         directory.get(_COMPRESSION, 1),
@@ -123,13 +123,20 @@ def _describe(directory: ImageFileDirectory_v2, block: Metadata) -> None:
     exif = metadata.load(block.exif)
     for tag in exif:
         inner = tag in (metadata.EXIF_DIRECTORY, metadata.GPS_DIRECTORY)
-        directory[tag] = dict(exif.get_ifd(tag)) if inner else exif[tag]
+        directory[tag] = _inner(exif, tag) if inner else exif[tag]
     if block.dpi:
         directory[_X_RESOLUTION], directory[_Y_RESOLUTION], directory[_RESOLUTION_UNIT] = *block.dpi, 2
     for tag, data in ((metadata.ICC, block.icc), (metadata.XMP, block.xmp)):
         if data:
             directory.tagtype[tag] = _UNDEFINED
             directory[tag] = data
+
+
+def _inner(exif: Image.Exif, tag: int) -> dict[int, Any]:
+    inner = dict(exif.get_ifd(tag))
+    if metadata.INTEROPERABILITY in inner:
+        inner[metadata.INTEROPERABILITY] = dict(exif.get_ifd(metadata.INTEROPERABILITY))
+    return inner
 
 
 def _differences(pixels: Pixels) -> bytes:
