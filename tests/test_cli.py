@@ -14,45 +14,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import photo
+from conftest import Program, photo
 from PIL import Image, ImageCms
 from rich.console import Console
 from safetensors.torch import save_file
 
 from dreamsr.cli import console, options
-from dreamsr.cli.app import main
 from dreamsr.engine import device
 from dreamsr.errors import UsageError
 from dreamsr.files import checkpoint, images
 from dreamsr.files.images import Picture
-
-
-@pytest.fixture
-def program(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> "Program":
-    monkeypatch.chdir(tmp_path)
-    return Program(monkeypatch, capfd)
-
-
-class Program:
-    """Call `program("upscale", ...)`: exit code, stdout and stderr."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-        self.monkeypatch, self.capfd = monkeypatch, capfd
-
-    def __call__(self, *arguments: object) -> tuple[int, str, str]:
-        words = [str(argument) for argument in arguments]
-        if words[0] in ("upscale", "train", "eval") and "--device" not in words:
-            words += ["--device", "cpu"]
-        self.monkeypatch.setattr(sys, "argv", ["dreamsr", *words])
-        self.monkeypatch.setattr(console, "_talk", Console(stderr=True, highlight=False, soft_wrap=True))
-        self.capfd.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out, err = self.capfd.readouterr()
-        return code, out, err
 
 
 def load(path: Path | str) -> Image.Image:
@@ -225,18 +196,18 @@ def bad_inputs(folder: Path) -> None:
         ("upscale in/a.png in/a.png", 2, "in/a.png would overwrite an original"),
         ("upscale in/a.png out.gif", 2, "out.gif has no known suffix"),
         ("upscale missing out", 2, "missing does not exist"),
-        ("upscale empty out", 2, "no PNG, JPEG or WebP picture in empty"),
+        ("upscale empty out", 2, "no PNG, JPEG, WebP, TIFF or BMP picture in empty"),
         ("upscale in out --colour", 2, "--colour"),
         ("train --out run", 2, "no photos to train on"),
         ("train --data in --out run stepz=5", 2, "unknown key 'stepz'"),
         ("train --data in --out run -c nothing", 2, "there is no preset and no file 'nothing'"),
         ("train --data in --out file", 2, "file is a file; expected a folder"),
-        ("train --data empty --out run", 2, "no PNG, JPEG or WebP picture in empty"),
+        ("train --data empty --out run", 2, "no PNG, JPEG, WebP, TIFF or BMP picture in empty"),
         ("train --data in --out run --stop-after soon", 2, "'soon' is not a duration"),
         ("train --data in --out run --device toaster", 2, "device 'toaster' cannot be used"),
         ("train --data in --out run --dtype fp8", 2, "dtype 'fp8' is unknown"),
         ("train --data in --out run --dtype fp16", 2, "training in fp16 loses small gradients"),
-        ("train --data in --val empty --out run", 2, "no PNG, JPEG or WebP picture in empty"),
+        ("train --data in --val empty --out run", 2, "no PNG, JPEG, WebP, TIFF or BMP picture in empty"),
         ("train --data in --out run -c bad.toml", 2, "bad.toml is not valid TOML"),
         ("train --data in --out run seed=-1", 2, "seed is -1; expected at least 0"),
         ("train --data in --out run model.process.lambda_noise=-1", 2, "this model knows -1.000"),
@@ -249,7 +220,7 @@ def bad_inputs(folder: Path) -> None:
         ("eval --model MODEL --data in --steps 0", 2, "--steps is '0'"),
         ("eval --model MODEL --data in --steps 4,x", 2, "--steps is '4,x'"),
         ("eval --model MODEL --data in --scale 2", 2, "--scale is 2; this model makes x4"),
-        ("eval --model MODEL --data empty", 2, "no PNG, JPEG or WebP picture in empty"),
+        ("eval --model MODEL --data empty", 2, "no PNG, JPEG, WebP, TIFF or BMP picture in empty"),
         ("eval in in --lpips-weights none", 2, "there is no file none"),
         ("eval in in --lpips-weights other.safetensors", 1, "other.safetensors holds no LPIPS weights"),
         ("eval in in --scale 0", 2, "--scale is 0"),

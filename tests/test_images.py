@@ -11,7 +11,7 @@ from PIL import Image, ImageCms
 from dreamsr.errors import DreamSRError, ImageError
 from dreamsr.files import images
 from dreamsr.files.atomic import atomic
-from dreamsr.files.images import Picture
+from dreamsr.files.images import Metadata, Picture
 
 
 def pil(mode: str, size: tuple[int, int] = (24, 18)) -> Image.Image:
@@ -119,8 +119,8 @@ def png_bytes() -> bytes:
     ("content", "words"),
     [
         (b"", "is empty"),
-        (b"these are words", "is not a PNG, JPEG or WebP picture"),
-        (b"GIF89a" + bytes(100), "is not a PNG, JPEG or WebP picture"),
+        (b"these are words", "is not a PNG, JPEG, WebP, TIFF or BMP picture"),
+        (b"GIF89a" + bytes(100), "is not a PNG, JPEG, WebP, TIFF or BMP picture"),
         (png_bytes()[:200], "cannot be read"),
         (png_bytes()[:-60], "cannot be read"),
     ],
@@ -150,13 +150,13 @@ def test_odd_exif_does_not_cost_the_picture(tmp_path: Path) -> None:
 def test_exif_that_jpeg_cannot_hold_is_left_out(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x010E] = "x" * 70_000
-    images.write(tmp_path / "a.jpg", Picture(torch.zeros(3, 8, 8), metadata={"exif": exif.tobytes()}))
+    images.write(tmp_path / "a.jpg", Picture(torch.zeros(3, 8, 8), metadata=Metadata(exif=exif.tobytes())))
     assert load(tmp_path / "a.jpg").size == (8, 8)
 
 
 def test_cmyk_comes_as_rgb_without_the_profile_of_its_inks(tmp_path: Path) -> None:
     pil("RGB").convert("CMYK").save(tmp_path / "a.jpg", icc_profile=b"a profile of inks")
-    assert images.read(tmp_path / "a.jpg").metadata == {}
+    assert images.read(tmp_path / "a.jpg").metadata == Metadata()
 
 
 def test_animation_is_refused(tmp_path: Path) -> None:

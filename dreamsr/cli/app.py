@@ -10,6 +10,7 @@ from dreamsr import __version__
 from dreamsr.cli import console
 from dreamsr.cli.evaluate import evaluate
 from dreamsr.cli.export import export
+from dreamsr.cli.info import info
 from dreamsr.cli.models import models
 from dreamsr.cli.train import train
 from dreamsr.cli.upscale import upscale
@@ -45,6 +46,7 @@ app.command("train")(train)
 app.command("eval")(evaluate)
 app.command("export")(export)
 app.command("models")(models)
+app.command("info")(info)
 
 
 def main() -> None:

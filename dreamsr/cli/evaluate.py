@@ -56,7 +56,7 @@ def evaluate(
         counts = options.whole_numbers(steps)
         total = len(images.find(data))
         if not total:
-            raise UsageError(f"no PNG, JPEG or WebP picture in {data}")
+            raise UsageError(f"no {images.KINDS} picture in {data}")
         loaded = setup.load(model, device, dtype, threads)
         if scale not in (None, loaded.config.scale):
             own = loaded.config.scale

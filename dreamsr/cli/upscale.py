@@ -35,6 +35,12 @@ def upscale(
     format: Annotated[
         Format, typer.Option("--format", "-f", help="Format of the output; auto: as the input's.")
     ] = "auto",
+    strip_metadata: Annotated[
+        bool, typer.Option("--strip-metadata", help="Leave out EXIF, XMP and DPI; colours keep their ICC profile.")
+    ] = False,
+    provenance: Annotated[
+        bool, typer.Option("--provenance/--no-provenance", help="Note in the outputs how they were made: dreamsr info.")
+    ] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Make outputs again that exist.")] = False,
 ) -> None:
     """Upscale a picture or a folder of pictures.
@@ -50,13 +56,16 @@ def upscale(
     if target and output:
         raise UsageError(f"OUT is given twice: {target} and {output}", "leave one out")
     settings = Settings(steps, sampler, seed, tile, batch_size)
-    loaded = checkpoint.load_model(hub.resolve(model))
+    file = hub.resolve(model)
+    loaded = checkpoint.load_model(file)
     factor = _check_scale(scale, loaded.config.scale)
     tasks = job.plan(source, target or output, factor, "" if format == "auto" else f".{format}")
     upscaler = Upscaler(loaded.to(*setup.compute(device, dtype, threads)), settings)
+    name = file.name if Path(model).exists() else model
+    made_by = job.describe(upscaler, name, file, factor) if provenance else None
     console.say(f"{len(tasks)} pictures with {loaded.config.name}, {count_steps(upscaler.steps)}, x{factor:g}")
     try:
-        counts = _report(job.run(tasks, upscaler, factor, overwrite), len(tasks))
+        counts = _report(job.run(tasks, upscaler, factor, overwrite, strip_metadata, made_by), len(tasks))
     except KeyboardInterrupt:
         console.error("interrupted; finished pictures are kept", "run the same command again to go on")
         raise typer.Exit(130) from None
@@ -80,9 +89,9 @@ def _report(results: "Iterable[job.Result]", total: int) -> dict[str, int]:
             counts[result.status] += 1
             task, (height, width) = result.task, result.size
             text = {
-                "done": f"{task.source} -> {task.target} {width}x{height}",
+                "done": " | ".join((f"{task.source} -> {task.target} {width}x{height}", *result.remarks)),
                 "skipped": f"skipped: {task.target} exists (--overwrite makes it again)",
                 "failed": f"failed: {result.message}",
             }[result.status]
-            advance(task.source.name, text, remark=result.status != "done")
+            advance(task.source.name, text, remark=result.status != "done" or bool(result.remarks))
     return counts

@@ -11,11 +11,13 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
-from dreamsr.core.resize import bicubic
+from dreamsr import __version__
 from dreamsr.engine.upscaler import Upscaler, output_size
 from dreamsr.errors import DreamSRError, UsageError
 from dreamsr.files import images
-from dreamsr.files.images import Picture
+from dreamsr.files.checkpoint import DTYPES
+from dreamsr.files.images import Picture, Provenance
+from dreamsr.files.provenance import digest
 
 _BAG_BATCHES = 4
 """Full batches of tiles that a bag of small pictures may fill: the last one of them may be part empty."""
@@ -41,6 +43,8 @@ class Result:
     message: str = ""
     size: tuple[int, int] = (0, 0)
     """(height, width) of the output"""
+    remarks: tuple[str, ...] = ()
+    """What could not be kept of the input, a few words each."""
 
 
 def plan(source: Path, out: Path | None, scale: float, suffix: str = "") -> list[Task]:
@@ -65,7 +69,7 @@ def _plan_folder(source: Path, out: Path | None, sources: list[Path], suffix: st
     if out.resolve().is_relative_to(source.resolve()):
         raise UsageError(f"{out} lies inside {source}", "give an output folder outside of the input folder")
     if not sources:
-        raise UsageError(f"no PNG, JPEG or WebP picture in {source}")
+        raise UsageError(f"no {images.KINDS} picture in {source}")
     targets = (out / path.relative_to(source) for path in sources)
     return [Task(p, t.with_suffix(suffix or t.suffix)) for p, t in zip(sources, targets, strict=True)]
 
@@ -101,8 +105,19 @@ def _check(tasks: list[Task]) -> None:
         makers[task.target] = task.source
 
 
-def run(tasks: Iterable[Task], upscaler: Upscaler, scale: float, overwrite: bool = False) -> Iterator[Result]:
-    """Do every task, several small pictures at a time; a broken file is a failed result, not an end."""
+def run(
+    tasks: Iterable[Task],
+    upscaler: Upscaler,
+    scale: float,
+    overwrite: bool = False,
+    strip_metadata: bool = False,
+    provenance: Provenance | None = None,
+) -> Iterator[Result]:
+    """Do every task, several small pictures at a time; a broken file is a failed result, not an end.
+
+    `provenance` is written into every output, with the name of its input.
+    """
+    decode = partial(_decode, strip_metadata=strip_metadata, provenance=provenance)
     todo: list[Task] = []
     for task in tasks:
         if task.target.exists() and not overwrite:
@@ -110,7 +125,7 @@ def run(tasks: Iterable[Task], upscaler: Upscaler, scale: float, overwrite: bool
         else:
             todo.append(task)
     with ThreadPoolExecutor(2) as pool:
-        decoded = _ahead(pool, lambda t: (t, _attempt(images.read, t.source)), todo)
+        decoded = _ahead(pool, lambda t: (t, _attempt(decode, t.source)), todo)
         writing: deque[Future[Result]] = deque()
         for bag in _bags(decoded, upscaler):
             writing.extend(pool.submit(_finish, *work) for work in _upscale(bag, upscaler, scale))
@@ -118,6 +133,30 @@ def run(tasks: Iterable[Task], upscaler: Upscaler, scale: float, overwrite: bool
                 yield writing.popleft().result()
         for future in writing:
             yield future.result()
+
+
+def describe(upscaler: Upscaler, name: str, file: Path, scale: float) -> Provenance:
+    """How `upscaler` makes pictures; `file` is that of its model, called `name`."""
+    config, network = upscaler.model.config.sampling, upscaler.model.network
+    dtype = next(network.parameters()).dtype
+    return Provenance(
+        software=f"dreamsr {__version__}",
+        model=name,
+        model_sha256=digest(file),
+        sampler=upscaler.settings.sampler or config.sampler,
+        grid=f"{config.grid} {config.lambda_start:g} {config.lambda_end:g}",
+        steps=upscaler.steps,
+        seed=upscaler.settings.seed,
+        scale=scale,
+        tile=upscaler.tiling.tile,
+        dtype=next(name for name, known in DTYPES.items() if known == dtype),
+    )
+
+
+def _decode(path: Path, strip_metadata: bool, provenance: Provenance | None) -> Picture:
+    picture = images.bled(images.read(path))
+    kept = picture.metadata.stripped() if strip_metadata else picture.metadata
+    return replace(picture, metadata=replace(kept, provenance=provenance and replace(provenance, source=path.name)))
 
 
 Decoded = tuple[Task, Picture | DreamSRError]
@@ -135,17 +174,15 @@ def _upscale(bag: list[Decoded], upscaler: Upscaler, scale: float) -> list[tuple
 def _assemble(source: Picture, color: Tensor, scale: float) -> Picture | DreamSRError:
     if not bool(torch.isfinite(color).all()):
         return DreamSRError("the network gave values that are not finite", "try --dtype fp32")
-    size = (color.shape[-2], color.shape[-1])
-    alpha = None if source.alpha is None else bicubic(source.alpha[None], size)[0]
-    return images.resize(replace(source, color=color, alpha=alpha), output_size(source.size, scale))
+    return images.resize(images.enlarged(source, color), output_size(source.size, scale))
 
 
 def _finish(task: Task, item: Picture | DreamSRError) -> Result:
-    failure = item if isinstance(item, DreamSRError) else _attempt(partial(images.write, picture=item), task.target)
-    if isinstance(failure, DreamSRError):
-        return Result(task, "failed", "; ".join(filter(None, (failure.message, failure.hint))))
+    lost = item if isinstance(item, DreamSRError) else _attempt(partial(images.write, picture=item), task.target)
+    if isinstance(lost, DreamSRError):
+        return Result(task, "failed", "; ".join(filter(None, (lost.message, lost.hint))))
     assert isinstance(item, Picture)
-    return Result(task, "done", size=item.size)
+    return Result(task, "done", size=item.size, remarks=(*item.remarks, *lost))
 
 
 def _attempt(function: Callable[[Path], T], path: Path) -> T | DreamSRError:

@@ -96,7 +96,7 @@ def create(config: TrainConfig, data: Path, val: Path | None, out: Path) -> Run:
         raise UsageError(f"{out} is a file; expected a folder for the run")
     for folder in (data, val):
         if folder is not None and not images.find(folder):
-            raise UsageError(f"no PNG, JPEG or WebP picture in {folder}")
+            raise UsageError(f"no {images.KINDS} picture in {folder}")
     own = config.model.sampling
     Process(config.model.process).levels(own.steps, own.grid, (own.lambda_start, own.lambda_end))
     data, val = data.absolute(), val.absolute() if val else None

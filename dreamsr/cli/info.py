@@ -1,0 +1,44 @@
+"""`dreamsr info`"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dreamsr.cli import console
+
+
+def info(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A picture.")],
+    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Tell what a picture is, and how dreamsr has made it: the command that makes it again."""
+    import json as json_module
+    from dataclasses import asdict
+
+    from dreamsr.files import images
+
+    header, picture = images.probe(file), images.read(file)
+    provenance = picture.metadata.provenance
+    facts: dict[str, object] = {
+        "file": file.name,
+        "format": header.format,
+        "size": f"{header.size[1]}x{header.size[0]}",
+        "mode": header.mode,
+        "depth": header.depth,
+        "metadata": ", ".join(picture.metadata.kinds) or "none",
+    }
+    if dpi := picture.metadata.dpi:
+        facts["dpi"] = " x ".join(f"{x:.4g}" for x in dpi)
+    if provenance:
+        facts |= asdict(provenance)
+        facts["command"] = provenance.command(file.name)
+    if json:
+        console.data(json_module.dumps(facts, indent=2))
+        return
+    for key, value in facts.items():
+        console.data(f"{key}: {value}")
+    for remark in picture.remarks:
+        console.warn(remark)
+    if not provenance:
+        console.say("no provenance: this file was not made by dreamsr, or with --no-provenance")

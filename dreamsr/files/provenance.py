@@ -1,0 +1,110 @@
+"""How a picture was made, kept inside it as XMP: one form for every format that has metadata."""
+
+import hashlib
+import re
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+from xml.sax.saxutils import quoteattr
+
+NAMESPACE = "urn:dreamsr:provenance#"
+_RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+_EMPTY = (
+    '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n'
+    f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{_RDF}">\n'
+    '</rdf:RDF></x:xmpmeta>\n<?xpacket end="w"?>'
+).encode()
+_END = b"</rdf:RDF>"
+_OURS = re.compile(rb'<rdf:Description[^>]*xmlns:dreamsr="[^>]*/>\s*')
+_TYPES: dict[Any, Callable[[str], Any]] = {str: str, int: int, float: float}
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What makes a picture again, and nothing about the machine that made it."""
+
+    software: str
+    """Program and version."""
+    model: str
+    """A bundled name, the name of a file without its folder, or a name on the Hub."""
+    model_sha256: str
+    sampler: str
+    grid: str
+    """Spacing of the levels, and the lambda of the first and the last."""
+    steps: int
+    seed: int
+    scale: float
+    tile: int
+    dtype: str
+    source: str = ""
+    """Name of the input without its folder."""
+
+    def command(self, target: str) -> str:
+        """The command line that writes `target` again."""
+        options = {"model": self.model, "scale": f"{self.scale:g}", "steps": self.steps, "sampler": self.sampler}
+        options |= {"seed": self.seed, "tile": self.tile, "dtype": self.dtype}
+        words = [
+            "dreamsr",
+            "upscale",
+            *(f"./{name}" if name.startswith("-") else name for name in (self.source, target)),
+        ]
+        return shlex.join([*words, *(str(part) for k, v in options.items() for part in (f"--{k}", v))])
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def embed(xmp: bytes, provenance: Provenance) -> bytes:
+    """An XMP packet (b"" for a new one) with `provenance` in it."""
+    values = {key: _NOT_XML.sub("?", str(value)) for key, value in asdict(provenance).items()}
+    attributes = " ".join(f"dreamsr:{key}={quoteattr(value)}" for key, value in values.items())
+    element = f'<rdf:Description rdf:about="" xmlns:dreamsr="{NAMESPACE}" {attributes}/>\n'
+    before, end, after = (xmp or _EMPTY).rpartition(_END)
+    return before + element.encode() + end + after
+
+
+def removed(xmp: bytes) -> bytes:
+    """`xmp` without what `embed` has put in; b"" if that was all."""
+    rest = _OURS.sub(b"", xmp)
+    return b"" if rest == _EMPTY else rest
+
+
+def is_packet(xmp: bytes) -> bool:
+    """Whether `xmp` is well formed and has room for more."""
+    try:
+        ElementTree.fromstring(_trimmed(xmp))
+    except ElementTree.ParseError:
+        return False
+    return _END in xmp
+
+
+def extract(xmp: bytes) -> Provenance | None:
+    """What `embed` has put in, also after other programs have rewritten the packet; None if there is nothing."""
+    try:
+        root = ElementTree.fromstring(_trimmed(xmp))
+    except ElementTree.ParseError:
+        return None
+    found: dict[str, str] = {}
+    for element in root.iter():
+        found |= element.attrib
+        found[element.tag] = element.text or ""
+    prefix = f"{{{NAMESPACE}}}"
+    return _parse({k.removeprefix(prefix): v for k, v in found.items() if k.startswith(prefix)})
+
+
+def _trimmed(xmp: bytes) -> bytes:
+    return xmp.strip(b"\x00 \r\n\t")
+
+
+def _parse(values: Mapping[str, str]) -> Provenance | None:
+    try:
+        return Provenance(**{f.name: _TYPES[f.type](values[f.name]) for f in fields(Provenance)})
+    except (KeyError, ValueError):
+        return None

@@ -1,0 +1,148 @@
+"""How a picture was made, inside it; and `dreamsr info`."""
+
+import hashlib
+import json
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Program, photo
+from PIL import Image
+
+from dreamsr.files import images, provenance
+from dreamsr.files.images import Metadata, Picture, Provenance
+
+MADE = Provenance(
+    "dreamsr 1.2", "some/model@main", "ab" * 32, "ddim", "lambda -4 2", 4, 7, 3.5, 416, "fp32", "a cat.jpg"
+)
+XMP = (
+    b'<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
+    b'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" '
+    b'xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmp:Rating="5"/></rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
+)
+KINDS = [("png", 8), ("png", 16), ("tif", 8), ("tif", 16), ("jpg", 8), ("webp", 8)]
+NAMES = ['Zoë & "friends" <1>.jpg', "it's.png", "日本語\U0001f600.webp", "a\x01\tb.png", "\udcff.png", "-f.png"]
+
+
+@pytest.mark.parametrize("xmp", [b"", XMP])
+@pytest.mark.parametrize("source", NAMES)
+def test_it_comes_back(xmp: bytes, source: str) -> None:
+    made = replace(MADE, source=source)
+    packet = provenance.embed(xmp, made)
+    found = provenance.extract(packet)
+    readable = source.replace("\x01", "?").replace("\udcff", "?")
+    assert found == replace(made, source=readable)
+    assert provenance.removed(packet) == xmp
+    assert (b'xmp:Rating="5"' in packet) == bool(xmp)
+
+
+@pytest.mark.parametrize(
+    "xmp", [b"", XMP, b"<x:xmpmeta", b"<a/>", b'<a xmlns:d="urn:dreamsr:provenance#" d:steps="4"/>']
+)
+def test_there_may_be_none(xmp: bytes) -> None:
+    assert provenance.extract(xmp) is None
+
+
+def test_other_programs_may_write_it_in_another_form() -> None:
+    elements = "".join(f"<d:{k}>{v}</d:{k}>" for k, v in vars(MADE).items())
+    packet = XMP.replace(b"</rdf:RDF>", f'<o xmlns:d="{provenance.NAMESPACE}">{elements}</o></rdf:RDF>'.encode())
+    assert provenance.extract(packet) == MADE
+
+
+def test_names_do_not_become_options() -> None:
+    assert replace(MADE, source="-f.png").command("-o.png").startswith("dreamsr upscale ./-f.png ./-o.png --model")
+
+
+@pytest.mark.parametrize(("suffix", "depth"), KINDS)
+def test_every_format_holds_it(suffix: str, depth: int, tmp_path: Path) -> None:
+    picture = Picture(photo("chelsea")[:, :8, :9], depth=depth, metadata=Metadata(xmp=XMP, provenance=MADE))
+    images.write(tmp_path / f"a.{suffix}", picture)
+    block = images.read(tmp_path / f"a.{suffix}").metadata
+    assert block.provenance == MADE
+    assert b'xmp:Rating="5"' in block.xmp
+    images.write(tmp_path / f"b.{suffix}", replace(picture, metadata=replace(block, provenance=None)))
+    assert b"dreamsr" not in (tmp_path / f"b.{suffix}").read_bytes()
+
+
+def test_it_does_not_push_the_metadata_of_jpeg_out(tmp_path: Path) -> None:
+    long = XMP.replace(b'"5"', b'"' + b"5" * 63_000 + b'"')
+    block = Metadata(xmp=long, provenance=replace(MADE, source="n" * 255))
+    assert images.write(tmp_path / "a.jpg", Picture(torch.zeros(3, 8, 8), metadata=block)) == ()
+    assert images.read(tmp_path / "a.jpg").metadata == block
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    images.write(tmp_path / "in" / "a cat.png", Picture(photo("chelsea")[:, :20, :30]))
+    return tmp_path / "in" / "a cat.png"
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif"])
+def test_the_command_makes_the_same_file_again(
+    suffix: str, program: Program, picture: Path, tiny_file: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / f"out.{suffix}"
+    options = ["--steps", 2, "--seed", 3, "-s", 3, "--sampler", "ddpm", "--tile", 128]
+    assert program("upscale", picture, target, "-m", tiny_file, *options)[0] == 0
+    first = target.read_bytes()
+    assert str(tmp_path).encode() not in first
+    code, out, err = program("info", target)
+    assert (code, err) == (0, "")
+    facts = dict(line.split(": ", 1) for line in out.splitlines())
+    assert facts["model"] == "tiny.safetensors"
+    assert facts["model_sha256"] == hashlib.sha256(tiny_file.read_bytes()).hexdigest()
+    assert (facts["source"], facts["steps"], facts["seed"], facts["scale"]) == ("a cat.png", "2", "3", "3.0")
+    assert (facts["sampler"], facts["grid"]) == ("ddpm", "lambda -4 2")
+    assert facts["software"].startswith("dreamsr ")
+    assert (facts["size"], facts["mode"], facts["depth"]) == ("90x60", "RGB", "8")
+    target.unlink()
+    picture.rename(tmp_path / picture.name)
+    assert program(*shlex.split(facts["command"])[1:])[0] == 0
+    assert target.read_bytes() == first
+
+
+def test_it_can_be_left_out(program: Program, picture: Path, tiny_file: Path) -> None:
+    made = ["upscale", picture, "-m", tiny_file, "--steps", 1]
+    assert program(*made, "-o", "a.png")[0] == 0
+    # neither that of this run nor that of an earlier one
+    assert program("upscale", "a.png", "b.png", "-m", tiny_file, "--steps", 1, "--no-provenance")[0] == 0
+    assert b"dreamsr" not in Path("b.png").read_bytes()
+    code, out, err = program("info", "b.png")
+    assert code == 0
+    assert "no provenance" in err
+    assert out.splitlines() == [
+        "file: b.png",
+        "format: PNG",
+        "size: 480x320",
+        "mode: RGB",
+        "depth: 8",
+        "metadata: none",
+    ]
+
+
+def test_stripping_leaves_provenance_and_profile(program: Program, tiny_file: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "a camera"
+    images.write(Path("a.jpg"), Picture(torch.zeros(3, 9, 9), metadata=Metadata(b"icc", exif.tobytes(), XMP, (72, 72))))
+    assert program("upscale", "a.jpg", "b.jpg", "-m", tiny_file, "--steps", 1, "--strip-metadata")[0] == 0
+    block = images.read(Path("b.jpg")).metadata
+    assert block.kinds == ("ICC",)
+    assert block.provenance is not None
+
+
+def test_info_for_programs(program: Program, picture: Path, tiny_file: Path) -> None:
+    assert program("upscale", picture, "a.tif", "-m", tiny_file, "--steps", 1)[0] == 0
+    code, out, _ = program("info", "a.tif", "--json")
+    assert code == 0
+    facts = json.loads(out)
+    assert (facts["format"], facts["steps"], facts["scale"]) == ("TIFF", 1, 4.0)
+
+
+def test_info_of_no_picture(program: Program) -> None:
+    Path("a.txt").write_text("words")
+    code, out, err = program("info", "a.txt")
+    assert (code, out) == (1, "")
+    assert "a.txt is not a PNG, JPEG, WebP, TIFF or BMP picture" in err
+    assert program("info", "missing.png")[0] == 1
