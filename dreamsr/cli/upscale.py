@@ -2,20 +2,20 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dreamsr.cli import console, options, setup
+from dreamsr.cli.report import Report
 from dreamsr.config import TILE
+from dreamsr.engine.outputs import Naming, Sizing
+from dreamsr.engine.ranks import Ranks
 from dreamsr.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from dreamsr.engine import job
-
-Format = Literal["auto", "png", "jpg", "webp"]
+    from dreamsr.engine.planning import Task
+    from dreamsr.engine.work import Job
 
 
 def upscale(
@@ -25,69 +25,95 @@ def upscale(
     model: options.Model = options.DEFAULT,
     steps: Annotated[int | None, typer.Option(help="Sampling steps (default: the model's)")] = None,
     sampler: options.Sampler = None,
-    scale: Annotated[
-        float | None, typer.Option("--scale", "-s", help="Output size / input size (default: the model's)")
-    ] = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     tile: options.Tile = TILE,
     batch_size: options.BatchSize = None,
-    format: Annotated[
-        Format, typer.Option("--format", "-f", help="Format of the output; auto: as the input's.")
-    ] = "auto",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make outputs again that exist.")] = False,
+    scale: options.Scale = None,
+    max_side: options.MaxSide = None,
+    width: options.Width = None,
+    height: options.Height = None,
+    format: options.Format = "auto",
+    quality: options.Quality = None,
+    suffix: options.Suffix = None,
+    compare: options.Compare = False,
+    overwrite: options.Overwrite = False,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
 ) -> None:
     """Upscale a picture or a folder of pictures.
 
-    Without OUT, a single picture gets name_x4.png beside it. Existing outputs are skipped. A broken
-    file is reported and the rest is done. Exit code: 0 all done or skipped, 1 a picture failed,
+    Without OUT, a single picture gets name_x4.png beside it. A broken file is reported and the rest is
+    done. The same command again goes on where it stopped, and makes again what changed. Several processes
+    may share a folder, also as torchrun -m dreamsr. Exit code: 0 all done or skipped, 1 a picture failed,
     2 wrong usage, 130 interrupted.
     """
-    from dreamsr.engine import job
-    from dreamsr.engine.device import default_batch
-    from dreamsr.engine.upscaler import Settings, Upscaler, count_steps
-    from dreamsr.files import checkpoint, hub
-
     if target and output:
         raise UsageError(f"OUT is given twice: {target} and {output}", "leave one out")
+    if not source.exists():
+        raise UsageError(f"{source} does not exist", "give a picture or a folder of pictures")
+    sizing, naming = Sizing(scale, max_side, width, height), Naming(format, quality, suffix, compare)
+
+    from dreamsr.engine import planning
+    from dreamsr.engine.device import default_batch
+    from dreamsr.engine.upscaler import Settings, Upscaler, count_steps
+    from dreamsr.engine.work import Job
+    from dreamsr.files import checkpoint, hub
+    from dreamsr.files.manifest import file_digest
+
+    ranks = Ranks.from_environment()
+    if ranks.rank:
+        console.hush()
     settings = Settings(steps, sampler, seed, tile, 1 if batch_size is None else batch_size)
-    loaded = checkpoint.load_model(hub.resolve(model))
-    factor = _check_scale(scale, loaded.config.scale)
-    tasks = job.plan(source, target or output, factor, "" if format == "auto" else f".{format}")
-    chosen, precision = setup.compute(device, dtype)
+    file = hub.resolve(model)
+    loaded = checkpoint.load_model(file)
+    sizing.check(loaded.config.scale)
+    tasks = planning.plan(source, target or output, sizing, loaded.config.scale, naming)
+    chosen, precision = setup.compute(ranks.device(device), dtype)
     if batch_size is None:
         settings = replace(settings, batch=default_batch(chosen))
     upscaler = Upscaler(loaded.to(chosen, precision), settings)
-    console.say(f"{len(tasks)} pictures with {loaded.config.name}, {count_steps(upscaler.steps)}, x{factor:g}")
+    how = str(sizing) or f"x{loaded.config.scale}"
+    console.say(f"{len(tasks)} pictures with {loaded.config.name}, {count_steps(upscaler.steps)}, {how}")
+    job = Job(upscaler, file_digest(file), sizing, quality, overwrite)
+    folder = (target or output) if source.is_dir() else None
+    report = Report(tasks, json and not ranks.rank)
+    if dry_run:
+        _foretell(job, tasks, folder, report, ranks)
+    else:
+        _work(job, tasks, folder, report, ranks)
+
+
+def _foretell(job: "Job", tasks: "list[Task]", folder: Path | None, report: Report, ranks: Ranks) -> None:
+    from dreamsr.engine import estimate, resume
+    from dreamsr.files.manifest import Manifest
+
+    if ranks.rank:
+        return
+    judge = resume.Judge(Manifest(folder) if folder else None, job.settings, overwrite=job.overwrite)
+    verdicts = [(task, judge(task)) for task in tasks]
+    sizes = [task.input_size for task, verdict in verdicts if verdict.action == "make" and not task.problem]
+    report.plan(verdicts, estimate.estimate(job.upscaler, sizes))
+
+
+def _work(job: "Job", tasks: "list[Task]", folder: Path | None, report: Report, ranks: Ranks) -> None:
+    from dreamsr.engine.job import run
+    from dreamsr.files.atomic import make_folder
+    from dreamsr.files.manifest import Manifest
+
+    if folder is None and ranks.rank:
+        return  # a single picture is rank 0's
+    make_folder(tasks[0].target.parent if folder is None else folder)
+    manifest = Manifest(folder) if folder else None
+    since = ranks.agree(len(manifest.entries)) if manifest else 0
     try:
-        counts = _report(job.run(tasks, upscaler, factor, overwrite), len(tasks))
+        report.follow(run(job, ranks.own_first(tasks), manifest, since))
     except KeyboardInterrupt:
         console.error("interrupted; finished pictures are kept", "run the same command again to go on")
         raise typer.Exit(130) from None
-    console.say(", ".join(f"{count} {status}" for status, count in counts.items() if count))
-    if counts["failed"]:
+    finally:
+        report.summary()
+    if report.failed and not ranks.rank:
+        # the other ranks end well: torchrun stops all of them at the first that does not
         raise typer.Exit(1)
-
-
-def _check_scale(scale: float | None, largest: int) -> float:
-    if scale is None:
-        return float(largest)
-    if not 1 <= scale <= largest:
-        raise UsageError(f"--scale is {scale:g}; this model makes 1 to {largest}", f"try --scale {largest}")
-    return scale
-
-
-def _report(results: "Iterable[job.Result]", total: int) -> dict[str, int]:
-    counts = {"done": 0, "skipped": 0, "failed": 0}
-    with console.progress(total, "pictures") as advance:
-        for result in results:
-            counts[result.status] += 1
-            task, (height, width) = result.task, result.size
-            text = {
-                "done": f"{task.source} -> {task.target} {width}x{height}",
-                "skipped": f"skipped: {task.target} exists (--overwrite makes it again)",
-                "failed": f"failed: {result.message}",
-            }[result.status]
-            advance(task.source.name, text, remark=result.status != "done")
-    return counts

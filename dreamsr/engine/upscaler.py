@@ -1,6 +1,5 @@
 """Pictures in, larger pictures out: the sampling loop over bags of tiles."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -114,9 +113,3 @@ class Upscaler:
 def count_steps(steps: int) -> str:
     """`1 step`, `4 steps`."""
     return "1 step" if steps == 1 else f"{steps} steps"
-
-
-def output_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
-    """floor(scale * n + 0.5), at least 1, for (height, width)."""
-    height, width = (max(1, math.floor(scale * n + 0.5)) for n in size)
-    return height, width

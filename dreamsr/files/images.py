@@ -13,12 +13,25 @@ from torch import Tensor
 from dreamsr.errors import ImageError, UsageError
 from dreamsr.files.atomic import atomic
 
-FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+FORMATS = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".bmp": "BMP",
+}
 SUFFIXES = tuple(FORMATS)
+LOSSY = ("JPEG", "WEBP")
+LIMITS = {"JPEG": 65_535, "WEBP": 16_383}
+"""Pixels of the longest side that a format can hold."""
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "PNG": {"compress_level": 4},
     "JPEG": {"quality": 95, "subsampling": 0},
     "WEBP": {"quality": 95, "method": 4},
+    "TIFF": {"compression": "tiff_adobe_deflate"},
+    "BMP": {},
 }
 _ORIENTATION = 0x0112
 _JPEG_EXIF = 65_533
@@ -39,6 +52,8 @@ class Picture:
     metadata: dict[str, bytes] = field(default_factory=dict)
     """`icc_profile` and `exif` as Pillow takes them, orientation already applied."""
     lossless: bool = True
+    remarks: tuple[str, ...] = ()
+    """What the user should know about the result."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -49,7 +64,7 @@ class Picture:
 def read(path: Path) -> Picture:
     """Decode a PNG, JPEG or WebP file; raises ImageError in one line for anything else."""
     try:
-        with Image.open(path, formats=["PNG", "JPEG", "WEBP"]) as image:
+        with Image.open(path, formats=sorted(set(FORMATS.values()))) as image:
             return _decode(image, path)
     except UnidentifiedImageError:
         empty = path.stat().st_size == 0
@@ -58,6 +73,40 @@ def read(path: Path) -> Picture:
         raise ImageError(f"{path} does not exist") from None
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise ImageError(f"{path} cannot be read: {error}") from error
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of its picture, without decoding it."""
+
+    size: tuple[int, int]
+    """(height, width), upright"""
+    format: str
+    alpha: bool
+
+
+def probe(path: Path) -> Header:
+    """The header of a picture file; raises ImageError like `read`."""
+    try:
+        with Image.open(path, formats=sorted(set(FORMATS.values()))) as image:
+            width, height = image.size
+            turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+            size = (width, height) if turned else (height, width)
+            return Header(size, image.format or "", image.has_transparency_data)
+    except UnidentifiedImageError:
+        empty = path.stat().st_size == 0
+        raise ImageError(f"{path} is {'empty' if empty else 'not a PNG, JPEG or WebP picture'}") from None
+    except Exception as error:  # Pillow raises all kinds of errors on odd headers
+        raise ImageError(f"{path} cannot be read: {error}") from error
+
+
+def why_not(kind: str, size: tuple[int, int], alpha: bool) -> str:
+    """Why a format cannot hold a picture of (height, width); empty when it can."""
+    if alpha and kind in ("JPEG", "BMP"):
+        return f"{kind} has no transparency"
+    if max(size) > LIMITS.get(kind, max(size)):
+        return f"{kind} holds at most {LIMITS[kind]} pixels a side"
+    return ""
 
 
 def _decode(image: Image.Image, path: Path) -> Picture:
@@ -130,12 +179,17 @@ def resize(picture: Picture, size: tuple[int, int]) -> Picture:
     return Picture(color, alpha, picture.gray, picture.metadata, picture.lossless)
 
 
-def write(path: Path, picture: Picture) -> None:
-    """Encode by the suffix of `path`; raises ImageError for what the format cannot hold."""
+def write(path: Path, picture: Picture, quality: int | None = None) -> None:
+    """Encode by the suffix of `path`; raises ImageError for what the format cannot hold.
+
+    quality: 1 to 100 for JPEG and WebP, which is lossy then.
+    """
     kind = FORMATS[path.suffix.lower()]
     if kind == "JPEG" and picture.alpha is not None:
         raise ImageError(f"{path}: JPEG has no transparency, which this picture has", "write PNG or WebP")
-    options = {"lossless": True} if kind == "WEBP" and picture.lossless else _SAVE_OPTIONS[kind]
+    options = {"lossless": True} if kind == "WEBP" and picture.lossless and not quality else _SAVE_OPTIONS[kind]
+    if quality and kind in LOSSY:
+        options = {**options, "quality": quality}
     too_long = kind == "JPEG" and len(picture.metadata.get("exif", b"")) > _JPEG_EXIF
     metadata = {k: v for k, v in picture.metadata.items() if not (too_long and k == "exif")}
     with atomic(path) as temporary:
