@@ -8,6 +8,7 @@ from dreamsr.errors import ImageError, UsageError
 
 Size = tuple[int, int]
 """(height, width)"""
+LOSSY = (".jpg", ".jpeg", ".webp")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from dreamsr.engine.outputs import Naming, Size, Sizing
+from dreamsr.engine.outputs import LOSSY, Naming, Size, Sizing
 from dreamsr.errors import DreamSRError, UsageError
 from dreamsr.files import images
 from dreamsr.files.images import Header
@@ -58,7 +58,7 @@ def plan(source: Path, out: Path | None, sizing: Sizing, largest: int, naming: N
     with ThreadPoolExecutor(_READERS) as pool:
         tasks = list(pool.map(lambda path: _task(path, place, sizing, largest, naming), sources))
     _check(tasks, _ignores_case(folder))
-    if naming.quality and not any(images.FORMATS[t.target.suffix.lower()] in images.LOSSY for t in tasks):
+    if naming.quality and not any(t.target.suffix.lower() in LOSSY for t in tasks):
         raise UsageError("--quality does not apply: no output is JPEG or WebP", "give --format jpg or webp with it")
     return tasks
 
@@ -80,7 +80,8 @@ class _Place:
 def _task(path: Path, place: _Place, sizing: Sizing, largest: int, naming: Naming) -> Task:
     header, size, problem = _look(path, sizing, largest)
     suffix = place.exact.suffix if place.exact else naming.dotted or _own_suffix(path, place)
-    misfit = header and images.why_not(images.FORMATS[suffix.lower()], size, header.alpha)
+    free = naming.format == "auto" and not place.exact
+    misfit = _obstacle(header, suffix, size, free) if header else ""
     remarks: tuple[str, ...] = ()
     if misfit and place.exact:
         problem = problem or f"{place.exact}: {misfit}, which this picture needs; write PNG or WebP"
@@ -113,6 +114,11 @@ def _look(path: Path, sizing: Sizing, largest: int) -> tuple[Header | None, Size
         return header, (0, 0), f"{path} is {error}" + (f"; {error.hint}" if error.hint else "")
 
 
+def _obstacle(header: Header, suffix: str, size: Size, free: bool) -> str:
+    """Why the format does not do; one that was asked for, not chosen freely, may reduce 16 bits to 8."""
+    return images.obstacle(suffix, size, header.alpha, header.depth if free else 8)
+
+
 def _own_suffix(path: Path, place: _Place) -> str:
     return path.suffix if place.out and path.suffix.lower() in images.SUFFIXES else ".png"
 
@@ -132,7 +138,7 @@ def _check_out(source: Path, out: Path | None, sources: list[Path]) -> Path:
     if out.resolve().is_relative_to(source.resolve()):
         raise UsageError(f"{out} lies inside {source}", "give an output folder outside of the input folder")
     if not sources:
-        raise UsageError(f"no PNG, JPEG or WebP picture in {source}")
+        raise UsageError(f"no {images.KINDS} picture in {source}")
     return out
 
 

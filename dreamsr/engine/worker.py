@@ -92,13 +92,15 @@ class Worker:
         try:
             if work.task.sheet and work.before:
                 images.write_sheet(work.task.sheet, _halves(work.before, picture))
-            images.write(work.task.target, picture, self.job.quality)
+            lost = images.write(work.task.target, picture, self.job.quality)
         except DiskFullError:
             raise
         except DreamSRError as error:
             return failure(work.task, error)
         seconds = work.seconds + time.perf_counter() - start
-        return Result(work.task, "done", work.reason, picture.size, seconds, (*work.task.remarks, *picture.remarks))
+        return Result(
+            work.task, "done", work.reason, picture.size, seconds, (*work.task.remarks, *picture.remarks, *lost)
+        )
 
     def _entry(self, task: Task) -> Entry | None:
         if self.manifest is None:

@@ -23,9 +23,7 @@ FORMATS = {
     ".bmp": "BMP",
 }
 SUFFIXES = tuple(FORMATS)
-LOSSY = ("JPEG", "WEBP")
-LIMITS = {"JPEG": 65_535, "WEBP": 16_383}
-"""Pixels of the longest side that a format can hold."""
+KINDS = "PNG, JPEG or WebP"
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "PNG": {"compress_level": 4},
     "JPEG": {"quality": 95, "subsampling": 0},
@@ -77,11 +75,15 @@ def read(path: Path) -> Picture:
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of its picture, without decoding it."""
+    """What a file says of itself before its pixels are decoded."""
 
+    format: str
+    """PNG, JPEG, WEBP, TIFF or BMP"""
     size: tuple[int, int]
     """(height, width), upright"""
-    format: str
+    mode: str
+    depth: int
+    """8 or 16 bits of a channel that are kept"""
     alpha: bool
 
 
@@ -92,7 +94,7 @@ def probe(path: Path) -> Header:
             width, height = image.size
             turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
             size = (width, height) if turned else (height, width)
-            return Header(size, image.format or "", image.has_transparency_data)
+            return Header(image.format or "", size, image.mode, 8, image.has_transparency_data)
     except UnidentifiedImageError:
         empty = path.stat().st_size == 0
         raise ImageError(f"{path} is {'empty' if empty else 'not a PNG, JPEG or WebP picture'}") from None
@@ -100,13 +102,15 @@ def probe(path: Path) -> Header:
         raise ImageError(f"{path} cannot be read: {error}") from error
 
 
-def why_not(kind: str, size: tuple[int, int], alpha: bool) -> str:
-    """Why a format cannot hold a picture of (height, width); empty when it can."""
+def obstacle(suffix: str, size: tuple[int, int], alpha: bool = False, depth: int = 8) -> str:
+    """Why a file of this suffix cannot hold a picture of `size` (height, width), in a few words; "" if it can."""
+    kind = FORMATS[suffix.lower()]
     if alpha and kind in ("JPEG", "BMP"):
         return f"{kind} has no transparency"
-    if max(size) > LIMITS.get(kind, max(size)):
-        return f"{kind} holds at most {LIMITS[kind]} pixels a side"
-    return ""
+    if depth == 16 and kind not in ("PNG", "TIFF"):
+        return f"{kind} holds 8 bits"
+    longest = {"JPEG": 65_500, "WEBP": 16_383}.get(kind, max(size))
+    return f"{kind} holds at most {longest} pixels a side" if max(size) > longest else ""
 
 
 def _decode(image: Image.Image, path: Path) -> Picture:
@@ -179,8 +183,8 @@ def resize(picture: Picture, size: tuple[int, int]) -> Picture:
     return Picture(color, alpha, picture.gray, picture.metadata, picture.lossless)
 
 
-def write(path: Path, picture: Picture, quality: int | None = None) -> None:
-    """Encode by the suffix of `path`; raises ImageError for what the format cannot hold.
+def write(path: Path, picture: Picture, quality: int | None = None) -> tuple[str, ...]:
+    """Encode by the suffix of `path`; returns remarks; raises ImageError for what the format cannot hold.
 
     quality: 1 to 100 for JPEG and WebP, which is lossy then.
     """
@@ -188,7 +192,7 @@ def write(path: Path, picture: Picture, quality: int | None = None) -> None:
     if kind == "JPEG" and picture.alpha is not None:
         raise ImageError(f"{path}: JPEG has no transparency, which this picture has", "write PNG or WebP")
     options = {"lossless": True} if kind == "WEBP" and picture.lossless and not quality else _SAVE_OPTIONS[kind]
-    if quality and kind in LOSSY:
+    if quality and kind in ("JPEG", "WEBP"):
         options = {**options, "quality": quality}
     too_long = kind == "JPEG" and len(picture.metadata.get("exif", b"")) > _JPEG_EXIF
     metadata = {k: v for k, v in picture.metadata.items() if not (too_long and k == "exif")}
@@ -197,6 +201,7 @@ def write(path: Path, picture: Picture, quality: int | None = None) -> None:
             to_pil(picture).save(temporary, kind, **options, **metadata)
         except ValueError as error:
             raise ImageError(f"{path} cannot be written: {error}") from error
+    return ()
 
 
 def write_sheet(path: Path, columns: Sequence[Sequence[Tensor]]) -> None:
