@@ -12,6 +12,7 @@ os.environ.update(HF_HUB_OFFLINE="1", NO_COLOR="1", COLUMNS="200", _TYPER_FORCE_
 import pytest
 import skimage.data
 import torch
+from programs import Program
 from torch import Tensor
 
 from dreamsr.config import ModelConfig, NetworkConfig
@@ -63,6 +64,12 @@ def photo(name: str) -> Tensor:
     """A free photo of scikit-image as (3, H, W) in [-1, 1]."""
     data = torch.from_numpy(getattr(skimage.data, name)().copy())
     return images.to_unit(data.permute(2, 0, 1))
+
+
+@pytest.fixture
+def program(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Program:
+    monkeypatch.chdir(tmp_path)
+    return Program(monkeypatch, capfd)
 
 
 @pytest.fixture

@@ -6,71 +6,22 @@ import pickle
 import re
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import photo
 from PIL import Image, ImageCms
+from programs import PROGRAM, Program, killed, load, small, visible
 from rich.console import Console
 from safetensors.torch import save_file
 
 from dreamsr.cli import console, options
-from dreamsr.cli.app import main
 from dreamsr.engine import device
 from dreamsr.errors import UsageError
 from dreamsr.files import checkpoint, images
 from dreamsr.files.images import Picture
-
-
-@pytest.fixture
-def program(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> "Program":
-    monkeypatch.chdir(tmp_path)
-    return Program(monkeypatch, capfd)
-
-
-class Program:
-    """Call `program("upscale", ...)`: exit code, stdout and stderr."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-        self.monkeypatch, self.capfd = monkeypatch, capfd
-
-    def __call__(self, *arguments: object) -> tuple[int, str, str]:
-        words = [str(argument) for argument in arguments]
-        if words[0] in ("upscale", "train", "eval") and "--device" not in words:
-            words += ["--device", "cpu"]
-        self.monkeypatch.setattr(sys, "argv", ["dreamsr", *words])
-        self.monkeypatch.setattr(console, "_talk", Console(stderr=True, highlight=False, soft_wrap=True))
-        self.capfd.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out, err = self.capfd.readouterr()
-        return code, out, err
-
-
-def load(path: Path | str) -> Image.Image:
-    """A file as Pillow sees it, closed again."""
-    with Image.open(path) as image:
-        image.load()
-        return image
-
-
-def visible(folder: str | Path) -> list[str]:
-    """The files of a folder, without what dreamsr keeps there for itself."""
-    files = (p.relative_to(folder) for p in Path(folder).rglob("*") if p.is_file())
-    return sorted(p.as_posix() for p in files if not p.name.startswith("."))
-
-
-def small(path: Path, color: torch.Tensor | None = None) -> Path:
-    images.write(path, Picture(photo("chelsea")[:, :20, :30] if color is None else color))
-    return path
 
 
 def test_a_single_file_gets_a_name_beside_it(program: Program, tiny_file: Path, tmp_path: Path) -> None:
@@ -466,27 +417,10 @@ def test_version(program: Program) -> None:
     assert out.startswith("dreamsr 0.")
 
 
-@contextmanager
-def _killed(process: subprocess.Popen[str]) -> Iterator[None]:
-    """Whatever happens inside, the process does not outlive it."""
-    try:
-        yield
-    finally:
-        process.kill()
-
-
-# a job of a shell without job control ignores SIGINT, and so would its children
-PROGRAM = [
-    sys.executable,
-    "-c",
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from dreamsr.cli.app import main; main()",
-]
-
-
 def test_ctrl_c_while_training_saves_and_stops(photos: Path, tmp_path: Path) -> None:
     tiny = ["model.network.widths=[8]", "model.network.blocks=1", "batch=2", "crop=32", "steps=1000000"]
     command = [*PROGRAM, "train", "--data", str(photos), "--out", "run", *tiny]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process, _killed(process):
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process, killed(process):
         assert process.stderr
         for line in process.stderr:
             if line.startswith("step"):
@@ -502,7 +436,7 @@ def test_ctrl_c_while_upscaling_keeps_what_is_finished(tiny_file: Path, tmp_path
     for i in range(60):
         small(tmp_path / "in" / f"{i:02}.png", photo("coffee")[:, :100, :150])
     command = [*PROGRAM, "upscale", "in", "out", "-m", str(tiny_file), "--steps", "8"]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process, _killed(process):
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process, killed(process):
         deadline = time.monotonic() + 120
         while not list(tmp_path.glob("out/*.png")):
             assert time.monotonic() < deadline, "no picture after two minutes"

@@ -91,7 +91,8 @@ def _foretell(job: "Job", tasks: "list[Task]", folder: Path | None, report: Repo
 
     if ranks.rank:
         return
-    judge = resume.Judge(Manifest(folder) if folder else None, job.settings, overwrite=job.overwrite)
+    manifest = Manifest(folder) if folder else None
+    judge = resume.Judge(manifest, job.settings, len(manifest.entries) if manifest else 0, job.overwrite)
     verdicts = [(task, judge(task)) for task in tasks]
     sizes = [task.input_size for task, verdict in verdicts if verdict.action == "make" and not task.problem]
     report.plan(verdicts, estimate.estimate(job.upscaler, sizes))

@@ -111,7 +111,7 @@ def _look(path: Path, sizing: Sizing, largest: int) -> tuple[Header | None, Size
     try:
         return header, sizing.output(header.size, largest), ""
     except DreamSRError as error:
-        return header, (0, 0), f"{path} is {error}" + (f"; {error.hint}" if error.hint else "")
+        return header, (0, 0), "; ".join(filter(None, (f"{path}: {error}", error.hint)))
 
 
 def _obstacle(header: Header, suffix: str, size: Size, free: bool) -> str:
@@ -158,7 +158,11 @@ def _single_folder(source: Path, out: Path | None, naming: Naming) -> Path:
 
 
 def _check_folder(out: Path) -> None:
-    if blocked := next((p for p in (out, *out.parents) if p.exists() and not p.is_dir()), None):
+    try:
+        blocked = next((p for p in (out, *out.parents) if p.exists() and not p.is_dir()), None)
+    except OSError as error:
+        raise UsageError(f"{out} cannot be a folder: {error.strerror}") from error
+    if blocked:
         raise UsageError(f"{blocked} is a file; expected a folder for the output")
 
 

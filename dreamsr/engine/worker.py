@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dreamsr.core.resize import bicubic
 from dreamsr.engine.planning import Task
-from dreamsr.engine.resume import Judge, Verdict, unchanged
+from dreamsr.engine.resume import Judge, Verdict
 from dreamsr.engine.work import Job, Result, Work, failure
 from dreamsr.errors import DiskFullError, DreamSRError
 from dreamsr.files import images, locks
@@ -82,9 +82,6 @@ class Worker:
             return None
         if verdict.action == "settled" and verdict.entry:
             return _elsewhere(task, verdict.entry)
-        if verdict.entry and self.manifest and not unchanged(status := task.source.stat(), verdict.entry):
-            # touched, but the same: the next run need not read its bytes
-            self.manifest.append(replace(verdict.entry, input_mtime_ns=status.st_mtime_ns))
         return Result(task, "skipped", verdict.reason)
 
     def _write(self, work: Work, picture: Picture) -> Result:

@@ -35,7 +35,8 @@ def unwritable(path: Path, error: OSError) -> DreamSRError:
     message = f"{path} cannot be written: {error.strerror or error}"
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
         return DiskFullError(message, "free some space and run the same command again")
-    return DreamSRError(message)
+    # the libraries behind some formats do not pass on why
+    return DreamSRError(message, "" if error.errno else "is there room on the disk?")
 
 
 def make_folder(path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from filelock import FileLock
 
+from dreamsr.errors import DreamSRError
 from dreamsr.files.atomic import unwritable
 
 NAME = ".dreamsr.jsonl"
@@ -99,6 +100,8 @@ class Manifest:
                 text = file.read()
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise DreamSRError(f"{self.path} cannot be read: {error.strerror or error}") from error
         return text[: text.rfind(b"\n") + 1].splitlines(keepends=True)
 
 
@@ -119,7 +122,7 @@ _KNOWN = {f.name for f in fields(Entry)}
 def _parse(line: bytes) -> Entry | None:
     """None for a torn line, or one that another version wrote in another shape."""
     try:
-        document = json.loads(line)
-        return Entry(**{k: v for k, v in document.items() if k in _KNOWN})
+        document = {k: v for k, v in json.loads(line).items() if k in _KNOWN}
+        return Entry(**document | {"warnings": tuple(document.get("warnings", ()))})
     except (ValueError, TypeError, AttributeError):
         return None
