@@ -73,6 +73,23 @@ def test_a_second_run_does_nothing_and_says_so_in_a_line(program: Program, tiny_
     assert hidden("out") == OWN
 
 
+def test_what_is_done_is_not_even_decoded(
+    program: Program, tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.png", "b.jpg"):
+        small(tmp_path / "in" / name)
+    job = ("upscale", "in", "out", "-m", tiny_file, "--steps", 1, "-f", "webp")
+    program(*job)
+
+    def never(path: Path) -> Picture:
+        raise AssertionError(f"{path} is read")
+
+    monkeypatch.setattr(images, "read", never)
+    code, _, err = program(*job)
+    assert code == 0
+    assert "2 skipped" in err
+
+
 def test_what_changed_is_made_again(program: Program, tiny_file: Path, tmp_path: Path) -> None:
     fill(tmp_path / "in", 3)
     program("upscale", "in", "out", "-m", tiny_file, "--steps", 1)

@@ -1,17 +1,18 @@
 """What a job is going to take."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from dreamsr.engine.outputs import Size
-from dreamsr.engine.upscaler import HALO, Upscaler
+from dreamsr.engine.upscaler import Upscaler
 
-_BYTES_A_PIXEL = 12
-_COPIES = 8
-"""Bags that are held at once: anchors, u, its estimates, noise, the result and what is written."""
+_SIDE = 256
+"""Of the largest picture that is measured, in pixels of the input."""
+_BYTES_A_PIXEL = 12 * 9
+"""Three float32 planes of the largest picture: anchors, u, its estimates, noise, and what waits to be written."""
 
 
 @dataclass(frozen=True)
@@ -20,29 +21,31 @@ class Estimate:
 
     tiles: int
     seconds: float
-    """From the time that one batch of tiles takes on this machine now."""
+    """From the time that a picture of the middle size takes on this machine now."""
     bytes: int
-    """Of pictures in memory at the largest one, besides what torch and the network take."""
+    """Of memory for the largest picture, besides what torch and the network take."""
 
 
-def estimate(upscaler: Upscaler, sizes: Iterable[Size]) -> Estimate:
+def estimate(upscaler: Upscaler, sizes: Sequence[Size]) -> Estimate:
     """The tiles, time and memory that inputs of (height, width) take."""
-    counts = [upscaler.tiles(size) for size in sizes]
-    if not counts:
+    if not sizes:
         return Estimate(0, 0.0, 0)
-    core = upscaler.settings.tile - 2 * HALO
-    largest = (max(counts) + 1) * core**2 * _BYTES_A_PIXEL * _COPIES
-    return Estimate(sum(counts), sum(counts) * _seconds_a_tile(upscaler), largest)
+    by_pixels = sorted(height * width for height, width in sizes)
+    middle = sorted(sizes, key=lambda size: size[0] * size[1])[len(sizes) // 2]
+    tiles = sum(upscaler.tiles(size) for size in sizes)
+    seconds = sum(by_pixels) * _seconds_a_pixel(upscaler, middle)
+    return Estimate(tiles, seconds, by_pixels[-1] * upscaler.model.config.scale**2 * _BYTES_A_PIXEL)
 
 
-def _seconds_a_tile(upscaler: Upscaler) -> float:
-    """Measured on gray, after a first call that prepares the kernels."""
-    side = max(1, (upscaler.settings.tile - 2 * HALO) // upscaler.model.config.scale)
-    pictures = [torch.zeros(3, side, side)] * upscaler.settings.batch
-    seconds = 0.0
-    for _ in range(2):
+def _seconds_a_pixel(upscaler: Upscaler, size: Size) -> float:
+    """Of the input; the best of three calls of one full batch, since the first one prepares the kernels."""
+    height, width = (min(side, _SIDE) for side in size)
+    pictures = [torch.zeros(3, height, width)] * upscaler.settings.batch
+
+    def call() -> float:
         start = time.perf_counter()
         for output in upscaler(pictures):
             output.cpu()
-        seconds = time.perf_counter() - start
-    return seconds / upscaler.settings.batch
+        return time.perf_counter() - start
+
+    return min(call() for _ in range(3)) / (len(pictures) * height * width)

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from filelock import BaseFileLock
 from torch import Tensor
 
 from dreamsr.core.resize import bicubic
@@ -26,7 +25,7 @@ class Worker:
     def __init__(self, job: Job, manifest: Manifest | None, since: int) -> None:
         self.job, self.manifest = job, manifest
         self.judge = Judge(manifest, job.settings, since, job.overwrite)
-        self._claims: dict[Task, list[BaseFileLock]] = {}
+        self._claims: dict[Task, list[locks.Claim]] = {}
         self._own: set[str] = set()
         self._seen = since
 

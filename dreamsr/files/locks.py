@@ -8,10 +8,12 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from dreamsr.files.atomic import hidden_stem, unwritable
 
+Claim = BaseFileLock
+"""The right to make one file; `release` ends it."""
 _COMPANION = re.compile(r"(\.dreamsr-[0-9a-f]{16})(?:-\d+\.part|\.lock)")
 
 
-def claim(path: Path) -> BaseFileLock | None:
+def claim(path: Path) -> Claim | None:
     """A lock on the right to make `path`, or None while another holds it; ends with `release` or the process."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -20,7 +22,7 @@ def claim(path: Path) -> BaseFileLock | None:
         raise unwritable(path, error) from error
 
 
-def release(lock: BaseFileLock) -> None:
+def release(lock: Claim) -> None:
     """Give the right back and remove the file behind it."""
     # removed while held: whoever opened it before finds it without a name and opens a new one.
     # Windows refuses that, and its kind of lock removes the file itself
@@ -41,7 +43,7 @@ def sweep(folder: Path, target: Path | None = None) -> None:
             release(lock)
 
 
-def _take(path: Path) -> BaseFileLock | None:
+def _take(path: Path) -> Claim | None:
     # pictures are claimed in one thread and released in another
     lock = FileLock(path, thread_local=False)
     try:
