@@ -26,7 +26,7 @@ from dreamsr.errors import DiskFullError
 from dreamsr.files import images
 from dreamsr.files.images import Picture
 
-OWN = {".dreamsr.jsonl", ".dreamsr.lock"}
+OWN = {".dreamsr.jsonl"}
 
 
 def entries(folder: Path | str = "out") -> list[dict[str, Any]]:
@@ -38,7 +38,8 @@ def contents(folder: Path | str) -> dict[str, bytes]:
 
 
 def hidden(folder: Path | str) -> set[str]:
-    return {path.name for path in Path(folder).rglob(".*")}
+    """What dreamsr keeps for itself, but for the lock of the manifest, which some platforms remove."""
+    return {path.name for path in Path(folder).rglob(".*")} - {".dreamsr.lock"}
 
 
 def fill(folder: Path, count: int, side: int = 40) -> None:
@@ -269,6 +270,36 @@ def test_an_output_folder_that_cannot_be_made(
     code, _, err = program("upscale", "in", long, "-m", tiny_file, "--steps", 1)
     assert code == 2
     assert f"{long} cannot be a folder: File name too long" in err
+
+
+def test_a_file_where_a_folder_should_be_costs_its_pictures_alone(
+    program: Program, tiny_file: Path, tmp_path: Path
+) -> None:
+    small(tmp_path / "in" / "sub" / "a.png")
+    small(tmp_path / "in" / "b.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "sub").write_text("a file")
+    code, _, err = program("upscale", "in", "out", "-m", tiny_file, "--steps", 1)
+    assert code == 1
+    assert "1 done, 1 failed" in err
+    assert f"failed: {Path('out/sub/a.png')} cannot be written" in err
+    assert visible("out") == ["b.png", "sub"]
+
+
+def test_whoever_reads_the_json_may_stop_reading(tiny_file: Path, tmp_path: Path) -> None:
+    fill(tmp_path / "in", 6)
+    with (
+        start("upscale", "in", "out", "-m", tiny_file, "--steps", 1, "--json", cwd=tmp_path) as process,
+        killed(process),
+    ):
+        assert process.stdout
+        assert process.stderr
+        process.stdout.readline()
+        process.stdout.close()
+        err = process.stderr.read()
+        assert process.wait(60) == 1
+    assert "Traceback" not in err
+    assert hidden(tmp_path / "out") == OWN
 
 
 # sharing

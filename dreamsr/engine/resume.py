@@ -67,5 +67,5 @@ def _same_input(task: Task, entry: Entry) -> bool:
 def _size(path: Path) -> int | None:
     try:
         return path.stat().st_size
-    except FileNotFoundError:
-        return None
+    except OSError:
+        return None  # writing it will say what is wrong

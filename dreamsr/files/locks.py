@@ -35,12 +35,13 @@ def sweep(folder: Path, target: Path | None = None) -> None:
     """Remove what killed processes left half-made in `folder`, or of `target` alone; the living keep theirs."""
     for path in folder.glob(f"{hidden_stem(target)}*" if target else ".dreamsr-*"):
         match = _COMPANION.fullmatch(path.name)
-        lock = _take(folder / f"{match[1]}.lock") if match else None
-        if lock:
-            if path.suffix == ".part":
-                with suppress(OSError):
-                    path.unlink()
-            release(lock)
+        with suppress(OSError):  # what cannot be removed does no harm
+            if match and (lock := _take(folder / f"{match[1]}.lock")):
+                try:
+                    if path.suffix == ".part":
+                        path.unlink(missing_ok=True)
+                finally:
+                    release(lock)
 
 
 def _take(path: Path) -> Claim | None:
