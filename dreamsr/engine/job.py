@@ -70,12 +70,12 @@ def _enlarge(bag: list[Work], job: Job) -> Iterator[Work]:
     """The bag with its pictures enlarged."""
     good = [work.picture for work in bag if work.picture]
     start = time.perf_counter()
-    outputs = iter(job.upscaler([picture.color for picture in good]) if good else [])
+    outputs = iter([x.cpu() for x in job.upscaler([picture.color for picture in good])] if good else [])
     seconds, total = time.perf_counter() - start, sum(_pixels(picture.size) for picture in good)
     for work in bag:
         if work.picture:
             share = seconds * _pixels(work.picture.size) / total
-            yield _assemble(replace(work, seconds=work.seconds + share), next(outputs).cpu(), job)
+            yield _assemble(replace(work, seconds=work.seconds + share), next(outputs), job)
         else:
             yield work
 
