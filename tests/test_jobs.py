@@ -22,9 +22,16 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from dreamsr.cli import console
+from dreamsr.engine.outputs import Sizing
+from dreamsr.engine.planning import Task
+from dreamsr.engine.upscaler import Settings, Upscaler
+from dreamsr.engine.work import Job
+from dreamsr.engine.worker import Worker
 from dreamsr.errors import DiskFullError
-from dreamsr.files import images
+from dreamsr.files import images, locks
+from dreamsr.files.checkpoint import Model
 from dreamsr.files.images import Picture
+from dreamsr.files.manifest import Entry, Manifest
 
 OWN = {".dreamsr.jsonl"}
 
@@ -319,6 +326,26 @@ def test_two_processes_share_a_folder(program: Program, tiny_file: Path, tmp_pat
     assert hidden("out") == OWN
     program("upscale", "in", "alone", *job[3:])
     assert contents("out") == contents("alone")
+
+
+def test_what_another_process_has_written_but_not_noted_is_not_taken_for_foreign(
+    tiny_model: Model, tmp_path: Path
+) -> None:
+    source, target = small(tmp_path / "in" / "a.png"), tmp_path / "out" / "a.png"
+    task = Task(source, target, "a.png", "a.png", (20, 30), (80, 120))
+    job = Job(Upscaler(tiny_model, Settings(steps=1)), "m", Sizing())
+    worker = Worker(job, Manifest(tmp_path / "out"), 0)
+    claim = locks.claim(target)
+    assert claim
+    shutil.copy(source, target)
+    work = worker.open(task)
+    assert (work.picture, work.result) == (None, None)
+    Manifest(tmp_path / "out").append(Entry("a.png", "a.png", "done", job.settings, "m", 0))
+    locks.release(claim)
+    result = worker.open(task).result
+    assert result
+    assert (result.status, result.elsewhere) == ("done", True)
+    worker.release_all()
 
 
 def test_a_process_takes_over_from_one_that_was_killed(tiny_file: Path, tmp_path: Path) -> None:

@@ -34,8 +34,10 @@ class Worker:
         start = time.perf_counter()
         entry = None
         try:
-            # judged before, so that what is done costs no lock, and after, when nobody else can change it
-            result = self._known(task, self.judge(task))
+            # what the manifest knows costs no lock; an output that it does not know may be one that another
+            # process is about to note, so that only the owner of the claim can judge it
+            verdict = self.judge(task)
+            result = self._known(task, verdict) if verdict.entry else None
             if result or not self._claim(task):
                 return Work(task, result)
             verdict = self.judge(task)
