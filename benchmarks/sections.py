@@ -24,12 +24,15 @@ from dreamsr.core import dream
 from dreamsr.core.denoiser import Denoiser, Network
 from dreamsr.core.process import Process
 from dreamsr.data import dataset
-from dreamsr.engine import job, optimize
+from dreamsr.engine import job, optimize, planning
 from dreamsr.engine.compilation import compiled, unavailable, warm_up
 from dreamsr.engine.device import has_bf16
+from dreamsr.engine.outputs import Sizing
 from dreamsr.engine.upscaler import Settings, Upscaler, count_steps
+from dreamsr.engine.work import Job
 from dreamsr.files import checkpoint, hub
 from dreamsr.files.checkpoint import Model
+from dreamsr.files.manifest import Manifest
 
 CPU = torch.device("cpu")
 NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
@@ -95,9 +98,8 @@ def network(plan: Plan) -> Table:
         forms: dict[str, Network] = {"eager": bundled(dtype).network}
         if plan.compile and unavailable(CPU) is None:
             forms["compiled"] = compiled(forms["eager"], static=False)
-            rows.append(
-                [NAMES[dtype], "", "compilation", f"{_compile_seconds(forms['compiled'], dtype):.0f} s", "", ""]
-            )
+            seconds = warm_up(Upscaler(bundled(dtype), Settings(steps=1), forms["compiled"]))
+            rows.append([NAMES[dtype], "", "compilation", f"{seconds:.0f}", "", ""])
         for label, (batch, side) in shapes.items():
             x, angle = torch.rand(batch, 3, side, side).to(dtype), torch.zeros(1)
             cases = {name: partial(_forward, form, x, angle) for name, form in forms.items()}
@@ -118,10 +120,6 @@ def network(plan: Plan) -> Table:
         "Forward is encoder and one step."
     )
     return Table("Network", text, ["", "shape", "", "s", "GFLOP/s", "of matmul"], rows)
-
-
-def _compile_seconds(network: Network, dtype: torch.dtype) -> float:
-    return warm_up(network, torch.rand(1, 3, 256, 256).to(dtype))
 
 
 @torch.inference_mode()
@@ -179,9 +177,11 @@ def _overhead(folder: Path, count: int, side: int, steps: int, plan: Plan) -> li
     (folder / "in").mkdir()
     write_photos(folder / "in", count, side)
     upscaler = Upscaler(bundled(plan.dtypes[0]), Settings(steps=steps))
-    tasks = job.plan(folder / "in", folder / "out", 4)
+    sizing = Sizing()
+    tasks = planning.plan(folder / "in", folder / "out", sizing, 4)
+    everything = Job(upscaler, "", sizing, overwrite=True)
     cases = {
-        "whole": lambda: [result.status for result in job.run(tasks, upscaler, 4, overwrite=True)],
+        "whole": lambda: [result.status for result in job.run(everything, tasks, Manifest(folder / "out"))],
         "network": lambda: _network_alone(upscaler, [(side, side)] * count),
     }
     seconds = interleaved(cases, plan.repeats, warm_up=plan.quick)

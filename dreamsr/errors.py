@@ -24,3 +24,7 @@ class ImageError(DreamSRError):
 
 class CheckpointError(DreamSRError):
     """A file that is no dreamsr checkpoint, or not one that this version reads."""
+
+
+class DiskFullError(DreamSRError):
+    """No room to write: nothing that follows would succeed."""

@@ -1,7 +1,6 @@
 """Shared fixtures: tiny models, free photos, and the data that only the project's own machines have."""
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,11 +12,9 @@ os.environ.update(HF_HUB_OFFLINE="1", NO_COLOR="1", COLUMNS="200", _TYPER_FORCE_
 import pytest
 import skimage.data
 import torch
-from rich.console import Console
+from programs import Program
 from torch import Tensor
 
-from dreamsr.cli import console
-from dreamsr.cli.app import main
 from dreamsr.config import ModelConfig, NetworkConfig
 from dreamsr.core.networks import PatchUNet
 from dreamsr.files import checkpoint, images
@@ -52,34 +49,6 @@ def randomise(network: PatchUNet, std: float = 0.15) -> PatchUNet:
 
 
 @pytest.fixture
-def program(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> "Program":
-    monkeypatch.chdir(tmp_path)
-    return Program(monkeypatch, capfd)
-
-
-class Program:
-    """Call `program("upscale", ...)`: exit code, stdout and stderr."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-        self.monkeypatch, self.capfd = monkeypatch, capfd
-
-    def __call__(self, *arguments: object) -> tuple[int, str, str]:
-        words = [str(argument) for argument in arguments]
-        if words[0] in ("upscale", "train", "eval") and "--device" not in words:
-            words += ["--device", "cpu"]
-        self.monkeypatch.setattr(sys, "argv", ["dreamsr", *words])
-        self.monkeypatch.setattr(console, "_talk", Console(stderr=True, highlight=False, soft_wrap=True))
-        self.capfd.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out, err = self.capfd.readouterr()
-        return code, out, err
-
-
-@pytest.fixture
 def tiny_model() -> Model:
     return Model(TINY, randomise(checkpoint.build(TINY)).eval(), {"licence": "none"}).to("cpu")
 
@@ -95,6 +64,12 @@ def photo(name: str) -> Tensor:
     """A free photo of scikit-image as (3, H, W) in [-1, 1]."""
     data = torch.from_numpy(getattr(skimage.data, name)().copy())
     return images.to_unit(data.permute(2, 0, 1))
+
+
+@pytest.fixture
+def program(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Program:
+    monkeypatch.chdir(tmp_path)
+    return Program(monkeypatch, capfd)
 
 
 @pytest.fixture

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Program, photo
+from conftest import photo
 from PIL import Image
+from programs import Program
 from torch import Tensor
 
 from dreamsr.engine.upscaler import Settings, Upscaler

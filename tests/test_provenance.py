@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Program, photo
+from conftest import photo
 from PIL import Image
+from programs import Program
 
 from dreamsr.files import images, provenance
 from dreamsr.files.images import Metadata, Picture, Provenance

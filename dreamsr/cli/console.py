@@ -11,10 +11,17 @@ from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 _talk = Console(stderr=True, highlight=False, soft_wrap=True)
 _PLAIN_SECONDS = 10.0
+_WIDE = 72
+"""Columns from which on a bar has room beside name, count and pace."""
+
+
+def hush() -> None:
+    """Say nothing but errors from now on: another process speaks for this one."""
+    _talk.quiet = True
 
 
 def say(text: str) -> None:
@@ -29,6 +36,7 @@ def warn(text: str) -> None:
 
 def error(message: str, hint: str = "") -> None:
     """What went wrong and what to type next, on one line each."""
+    _talk.quiet = False
     _talk.print(f"[bold red]error:[/] {escape(message)}")
     if hint:
         _talk.print(f"  hint: {escape(hint)}")
@@ -37,6 +45,7 @@ def error(message: str, hint: str = "") -> None:
 def data(text: str) -> None:
     """The result of a command, for other programs too."""
     sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -51,43 +60,68 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     Console().print(drawn)
 
 
+def list_up(title: str, rows: Sequence[tuple[str, str, str]]) -> None:
+    """Remarks on files, (kind, file, text), on stderr: a table on a terminal, lines elsewhere."""
+    if not _talk.is_terminal:
+        for kind, name, text in rows:
+            say(f"{kind}: {name}: {text}")
+        return
+    drawn = Table("", Column("file", overflow="fold"), Column("what", overflow="fold"), title=title)
+    for row in rows:
+        drawn.add_row(*map(escape, row))
+    _talk.print(drawn, soft_wrap=False)
+
+
 class Advance(Protocol):
     """Report one item done."""
 
-    def __call__(self, label: str, text: str, remark: bool = False) -> None:
-        """`label` stands beside the bar; `text` is a line where there is no bar, and everywhere if a `remark`."""
+    def __call__(self, label: str, text: str, work: float = 1.0, *, remark: bool = False, idle: bool = False) -> None:
+        """`label` stands beside the bar; `text` is a line where there is no bar, and everywhere if a `remark`.
+
+        work: its part of the total. idle: it took no time, and says nothing of the time that is left.
+        """
 
 
 @contextmanager
-def progress(total: int, unit: str) -> Iterator[Advance]:
-    """A bar with rate and remaining time on a terminal; plain lines elsewhere."""
-    start, done, worked = time.monotonic(), 0, 0
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[pace]}"),
-        console=_talk,
-        disable=not _talk.is_terminal,
-    )
-    with bar:
-        job = bar.add_task("", total=total, pace="")
+def progress(count: int, unit: str, total: float | None = None, label: str = "") -> Iterator[Advance]:
+    """A bar with rate and remaining time on a terminal; plain lines elsewhere.
 
-        def advance(label: str, text: str, remark: bool = False) -> None:
-            # what was skipped took no time and says nothing of the time that is left
-            nonlocal done, worked
-            done, worked = done + 1, worked + (not remark)
-            seconds = time.monotonic() - start
-            pace = (
-                f"{worked / seconds:.2f} {unit}/s, {duration((total - done) * seconds / worked)} left" if worked else ""
-            )
-            if remark:
+    total: the work of all `count` items in `unit` (default: 1 each). label: what stands beside the bar at first.
+    """
+    start, done, worked, left = time.monotonic(), 0, 0.0, float(count) if total is None else total
+    with _bar() as bar:
+        job = bar.add_task(escape(label), total=count, pace="")
+
+        def advance(label: str, text: str, work: float = 1.0, *, remark: bool = False, idle: bool = False) -> None:
+            nonlocal done, worked, left
+            done, left, worked = done + 1, max(0.0, left - work), worked + (0.0 if idle else work)
+            pace = _pace(worked, left, unit, time.monotonic() - start)
+            if text and _talk.is_terminal and remark:
                 _talk.print(escape(text))
-            elif not _talk.is_terminal:
-                _talk.print(escape(f"[{done}/{total}] {text} ({pace})"))
+            elif text and not _talk.is_terminal:
+                note = f" ({pace})" if pace and not idle else ""
+                _talk.print(escape(f"[{done}/{count}] {text}{note}"))
             bar.update(job, advance=1, description=escape(label), pace=pace)
 
         yield advance
+
+
+def _bar() -> Progress:
+    """One line of the terminal, however narrow it is: names are cut, and the bar is left out first."""
+    plain = Column(no_wrap=True, overflow="ellipsis")
+    return Progress(
+        TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+        *([BarColumn(20, table_column=plain)] if _talk.width >= _WIDE else []),
+        MofNCompleteColumn(table_column=plain),
+        TextColumn("{task.fields[pace]}", table_column=plain),
+        console=_talk,
+        disable=not _talk.is_terminal,
+        expand=True,
+    )
+
+
+def _pace(worked: float, left: float, unit: str, seconds: float) -> str:
+    return f"{worked / seconds:.2f} {unit}/s, {duration(left * seconds / worked)} left" if worked else ""
 
 
 class Board(Protocol):

@@ -31,6 +31,58 @@ Compile = Annotated[
     Literal["auto", "on", "off"], typer.Option("--compile", help="torch.compile; auto: where the job is large enough.")
 ]
 LpipsWeights = Annotated[Path | None, typer.Option(help="LPIPS weights; else $DREAMSR_LPIPS_WEIGHTS, else the cache.")]
+Scale = Annotated[
+    float | None,
+    typer.Option("--scale", "-s", help="Output size / input size (default: the model's)", rich_help_panel="Size"),
+]
+MaxSide = Annotated[
+    int | None,
+    typer.Option(help="Longest side of the output at most, in pixels; else the model's scale.", rich_help_panel="Size"),
+]
+Width = Annotated[int | None, typer.Option(help="Width of the output in pixels.", rich_help_panel="Size")]
+Height = Annotated[
+    int | None,
+    typer.Option(help="Height of the output in pixels; with --width: fit inside.", rich_help_panel="Size"),
+]
+Format = Annotated[
+    Literal["auto", "png", "jpg", "webp", "tiff", "bmp"],
+    typer.Option("--format", "-f", help="Format of the output; auto: as the input's.", rich_help_panel="Output"),
+]
+Quality = Annotated[int | None, typer.Option(help="1 to 100, of JPEG and WebP (default: 95)", rich_help_panel="Output")]
+Suffix = Annotated[
+    str | None,
+    typer.Option(help="Appended to the names of outputs, as in --suffix _x4.", rich_help_panel="Output"),
+]
+Compare = Annotated[
+    bool,
+    typer.Option("--compare", help="Draw before and after beside each: NAME_compare.png.", rich_help_panel="Output"),
+]
+StripMetadata = Annotated[
+    bool,
+    typer.Option(
+        "--strip-metadata",
+        help="Leave out EXIF, XMP and DPI; colours keep their ICC profile.",
+        rich_help_panel="Output",
+    ),
+]
+Provenance = Annotated[
+    bool,
+    typer.Option(
+        "--provenance/--no-provenance",
+        help="Note in the outputs how they were made: dreamsr info.",
+        rich_help_panel="Output",
+    ),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Make outputs again that exist.", rich_help_panel="Output")
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Say what would be done and how long it would take.", rich_help_panel="Output"),
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="A JSON object a file on stdout, and a summary.", rich_help_panel="Output")
+]
 DEFAULT = DEFAULT_MODEL
 
 

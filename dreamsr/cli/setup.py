@@ -7,7 +7,10 @@ from dreamsr.cli import console
 if TYPE_CHECKING:
     import torch
 
+    from dreamsr.engine.compilation import Choice
+    from dreamsr.engine.upscaler import Upscaler
     from dreamsr.files.checkpoint import Model
+    from dreamsr.files.manifest import Manifest
 
 
 def compute(device: str, dtype: str, threads: int | None = None) -> "tuple[torch.device, torch.dtype]":
@@ -22,6 +25,26 @@ def compute(device: str, dtype: str, threads: int | None = None) -> "tuple[torch
         console.warn(f"CUDA is not used: {reason}. This will be slow; see the README on builds of torch.")
     console.say(f"device: {describe(chosen, precision)}")
     return chosen, precision
+
+
+def compiled(
+    upscaler: "Upscaler", choice: "Choice", megapixels: float, manifest: "Manifest | None", dry: bool
+) -> "Upscaler":
+    """The upscaler with its network compiled, if that was asked for or is worth it; said aloud."""
+    from dataclasses import replace
+
+    from dreamsr.engine import compilation
+
+    recorded = manifest.entries[-1].compiled if manifest and manifest.entries else None
+    device, dtype = upscaler.model.device, upscaler.denoiser.dtype
+    if not compilation.worthwhile(choice, device, dtype, megapixels * upscaler.steps, recorded):
+        return upscaler
+    if dry:
+        return replace(upscaler, network=upscaler.model.network)  # settings as compiled, without the wait
+    console.say("compiling the network; --compile off goes without")
+    fast = replace(upscaler, network=compilation.compiled(upscaler.model.network, upscaler.tiling.static))
+    console.say(f"compiled in {console.duration(compilation.warm_up(fast))}")
+    return fast
 
 
 def load(name: str, device: str, dtype: str, threads: int | None = None) -> "Model":

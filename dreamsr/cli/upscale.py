@@ -1,19 +1,20 @@
 """`dreamsr upscale`"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dreamsr.cli import console, options, setup
+from dreamsr.cli.report import Report
+from dreamsr.engine.outputs import Naming, Sizing
+from dreamsr.engine.ranks import Ranks
 from dreamsr.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from dreamsr.engine import job
-
-Format = Literal["auto", "png", "jpg", "webp"]
+    from dreamsr.engine.planning import Task
+    from dreamsr.engine.work import Job
+    from dreamsr.files.manifest import Manifest
 
 
 def upscale(
@@ -23,75 +24,98 @@ def upscale(
     model: options.Model = options.DEFAULT,
     steps: Annotated[int | None, typer.Option(help="Sampling steps (default: the model's)")] = None,
     sampler: options.Sampler = None,
-    scale: Annotated[
-        float | None, typer.Option("--scale", "-s", help="Output size / input size (default: the model's)")
-    ] = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     threads: options.Threads = None,
+    compile: options.Compile = "auto",
     tile: options.Tile = None,
     batch_size: options.BatchSize = None,
-    format: Annotated[
-        Format, typer.Option("--format", "-f", help="Format of the output; auto: as the input's.")
-    ] = "auto",
-    strip_metadata: Annotated[
-        bool, typer.Option("--strip-metadata", help="Leave out EXIF, XMP and DPI; colours keep their ICC profile.")
-    ] = False,
-    provenance: Annotated[
-        bool, typer.Option("--provenance/--no-provenance", help="Note in the outputs how they were made: dreamsr info.")
-    ] = True,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make outputs again that exist.")] = False,
+    scale: options.Scale = None,
+    max_side: options.MaxSide = None,
+    width: options.Width = None,
+    height: options.Height = None,
+    format: options.Format = "auto",
+    quality: options.Quality = None,
+    suffix: options.Suffix = None,
+    compare: options.Compare = False,
+    strip_metadata: options.StripMetadata = False,
+    provenance: options.Provenance = True,
+    overwrite: options.Overwrite = False,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
 ) -> None:
     """Upscale a picture or a folder of pictures.
 
-    Without OUT, a single picture gets name_x4.png beside it. Existing outputs are skipped. A broken
-    file is reported and the rest is done. Exit code: 0 all done or skipped, 1 a picture failed,
+    Without OUT, a single picture gets name_x4.png beside it. A broken file is reported and the rest is
+    done. The same command again goes on where it stopped, and makes again what changed. Several processes
+    may share a folder, also as torchrun -m dreamsr. Exit code: 0 all done or skipped, 1 a picture failed,
     2 wrong usage, 130 interrupted.
     """
-    from dreamsr.engine import job
-    from dreamsr.engine.upscaler import Settings, Upscaler, count_steps
-    from dreamsr.files import checkpoint, hub
-
     if target and output:
         raise UsageError(f"OUT is given twice: {target} and {output}", "leave one out")
+    if not source.exists():
+        raise UsageError(f"{source} does not exist", "give a picture or a folder of pictures")
+    sizing, naming = Sizing(scale, max_side, width, height), Naming(format, quality, suffix, compare)
+
+    from dreamsr.engine import planning
+    from dreamsr.engine.upscaler import Settings, Upscaler, count_steps
+    from dreamsr.engine.work import Job, describe
+    from dreamsr.files import checkpoint, hub
+    from dreamsr.files.manifest import Manifest, file_digest
+
+    ranks = Ranks.from_environment()
+    if ranks.rank:
+        console.hush()
     settings = Settings(steps, sampler, seed, tile, batch_size)
     file = hub.resolve(model)
     loaded = checkpoint.load_model(file)
-    factor = _check_scale(scale, loaded.config.scale)
-    tasks = job.plan(source, target or output, factor, "" if format == "auto" else f".{format}")
-    upscaler = Upscaler(loaded.to(*setup.compute(device, dtype, threads)), settings)
-    name = file.name if Path(model).exists() else model
-    made_by = job.describe(upscaler, name, file, factor) if provenance else None
-    console.say(f"{len(tasks)} pictures with {loaded.config.name}, {count_steps(upscaler.steps)}, x{factor:g}")
+    sizing.check(loaded.config.scale)
+    tasks = planning.plan(source, target or output, sizing, loaded.config.scale, naming)
+    upscaler = Upscaler(loaded.to(*setup.compute(ranks.device(device), dtype, threads)), settings)
+    how = str(sizing) or f"x{loaded.config.scale}"
+    console.say(f"{len(tasks)} pictures with {loaded.config.name}, {count_steps(upscaler.steps)}, {how}")
+    folder = (target or output) if source.is_dir() else None
+    manifest = Manifest(folder) if folder else None
+    upscaler = setup.compiled(upscaler, compile, sum(task.megapixels for task in tasks), manifest, dry_run)
+    sha256 = file_digest(file)
+    made_by = describe(upscaler, file.name if Path(model).exists() else model, sha256) if provenance else None
+    job = Job(upscaler, sha256, sizing, quality, overwrite, strip_metadata, made_by)
+    report = Report(tasks, json and not ranks.rank)
+    if dry_run:
+        _foretell(job, tasks, manifest, report, ranks)
+    else:
+        _work(job, tasks, folder, manifest, report, ranks)
+
+
+def _foretell(job: "Job", tasks: "list[Task]", manifest: "Manifest | None", report: Report, ranks: Ranks) -> None:
+    from dreamsr.engine import estimate, resume
+
+    if ranks.rank:
+        return
+    judge = resume.Judge(manifest, job.settings, len(manifest.entries) if manifest else 0, job.overwrite)
+    verdicts = [(task, judge(task)) for task in tasks]
+    sizes = [task.input_size for task, verdict in verdicts if verdict.action == "make" and not task.problem]
+    report.plan(verdicts, estimate.estimate(job.upscaler, sizes))
+
+
+def _work(
+    job: "Job", tasks: "list[Task]", folder: Path | None, manifest: "Manifest | None", report: Report, ranks: Ranks
+) -> None:
+    from dreamsr.engine.job import run
+    from dreamsr.files.atomic import make_folder
+
+    if folder is None and ranks.rank:
+        return  # a single picture is rank 0's
+    make_folder(tasks[0].target.parent if folder is None else folder)
+    since = ranks.agree(len(manifest.entries)) if manifest else 0
     try:
-        counts = _report(job.run(tasks, upscaler, factor, overwrite, strip_metadata, made_by), len(tasks))
+        report.follow(run(job, ranks.own_first(tasks), manifest, since))
     except KeyboardInterrupt:
         console.error("interrupted; finished pictures are kept", "run the same command again to go on")
         raise typer.Exit(130) from None
-    console.say(", ".join(f"{count} {status}" for status, count in counts.items() if count))
-    if counts["failed"]:
+    finally:
+        report.summary()
+    if report.failed and not ranks.rank:
+        # the other ranks end well: torchrun stops all of them at the first that does not
         raise typer.Exit(1)
-
-
-def _check_scale(scale: float | None, largest: int) -> float:
-    if scale is None:
-        return float(largest)
-    if not 1 <= scale <= largest:
-        raise UsageError(f"--scale is {scale:g}; this model makes 1 to {largest}", f"try --scale {largest}")
-    return scale
-
-
-def _report(results: "Iterable[job.Result]", total: int) -> dict[str, int]:
-    counts = {"done": 0, "skipped": 0, "failed": 0}
-    with console.progress(total, "pictures") as advance:
-        for result in results:
-            counts[result.status] += 1
-            task, (height, width) = result.task, result.size
-            text = {
-                "done": " | ".join((f"{task.source} -> {task.target} {width}x{height}", *result.remarks)),
-                "skipped": f"skipped: {task.target} exists (--overwrite makes it again)",
-                "failed": f"failed: {result.message}",
-            }[result.status]
-            advance(task.source.name, text, remark=result.status != "done" or bool(result.remarks))
-    return counts

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dreamsr.core.denoiser import Network
+from dreamsr.engine.upscaler import Upscaler
 from dreamsr.errors import UsageError
 from dreamsr.files import hub
 
@@ -34,17 +35,22 @@ class Compiled:
         return self.step(u, angle, features)
 
 
-def worthwhile(choice: Choice, device: torch.device, dtype: torch.dtype, work: float) -> bool:
+def worthwhile(
+    choice: Choice, device: torch.device, dtype: torch.dtype, work: float, recorded: bool | None = None
+) -> bool:
     """Whether to compile for `work` megapixels times steps; a function of its arguments and the machine.
 
-    `auto` leaves fp32 on a CPU alone: there convolutions take nearly all the time, compiled or not.
-    Raises UsageError for `on` where nothing can be compiled.
+    `auto` repeats what is recorded of an earlier part of the same job. It leaves fp32 on a CPU alone:
+    there convolutions take nearly all the time, compiled or not. Raises UsageError for `on` where
+    nothing can be compiled.
     """
     reason = unavailable(device)
     if choice == "on" and reason:
         raise UsageError(f"--compile on: {reason}", "leave --compile out")
     if choice != "auto":
         return choice == "on"
+    if recorded is not None:
+        return recorded and reason is None
     gains = device.type == "cuda" or (device.type == "cpu" and dtype == torch.bfloat16)
     return gains and reason is None and work >= PAYS[device.type]
 
@@ -69,9 +75,8 @@ def compiled(network: Network, static: bool) -> Compiled:
     return Compiled(encoder, step)
 
 
-def warm_up(network: Network, example: Tensor) -> float:
-    """Seconds that the first calls take, on `example` (B, 3, H, W): the compilation."""
-    start = time.perf_counter()
-    with torch.inference_mode():
-        network(example, torch.zeros(1, device=example.device), network.encode(example))
+def warm_up(upscaler: Upscaler) -> float:
+    """Seconds that a first picture takes: the compilation."""
+    start, side = time.perf_counter(), upscaler.tiling.tile // upscaler.model.config.scale
+    upscaler([torch.zeros(3, side // 2, side // 3)])
     return time.perf_counter() - start

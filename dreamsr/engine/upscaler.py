@@ -73,6 +73,10 @@ class Upscaler:
         return Tiling(own.tile or usual.tile, own.batch or usual.batch, usual.static)
 
     @property
+    def compiled(self) -> bool:
+        return self.network is not None
+
+    @property
     def denoiser(self) -> Denoiser:
         own = self.model.denoiser
         return replace(own, network=self.network) if self.network else own
@@ -189,9 +193,3 @@ class Upscaler:
 def count_steps(steps: int) -> str:
     """`1 step`, `4 steps`."""
     return "1 step" if steps == 1 else f"{steps} steps"
-
-
-def output_size(size: Size, scale: float) -> Size:
-    """floor(scale * n + 0.5), at least 1, for (height, width)."""
-    height, width = (max(1, math.floor(scale * n + 0.5)) for n in size)
-    return height, width

@@ -1,20 +1,19 @@
 """Files that appear whole or not at all."""
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dreamsr.errors import DreamSRError
+from dreamsr.errors import DiskFullError, DreamSRError
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it takes the place of `path` if the block succeeds."""
-    # a name may already be as long as the file system allows
-    digest = hashlib.sha256(path.name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-    temporary = path.with_name(f".{path.name[:40]}.{digest}.{os.getpid()}.part")
+    temporary = path.with_name(f"{hidden_stem(path)}-{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -23,4 +22,26 @@ def atomic(path: Path) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise DreamSRError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise unwritable(path, error) from error
+
+
+def hidden_stem(path: Path) -> str:
+    """How the hidden companions of a file begin: short, however long its own name is."""
+    return f".dreamsr-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}"
+
+
+def unwritable(path: Path, error: OSError) -> DreamSRError:
+    """What to tell the user when a file cannot be written."""
+    message = f"{path} cannot be written: {error.strerror or error}"
+    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+        return DiskFullError(message, "free some space and run the same command again")
+    # the libraries behind some formats do not pass on why
+    return DreamSRError(message, "" if error.errno else "is there room on the disk?")
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder with those above it; raises DreamSRError in one line."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DreamSRError(f"the folder {path} cannot be made: {error.strerror or error}") from error

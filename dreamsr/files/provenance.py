@@ -1,11 +1,9 @@
 """How a picture was made, kept inside it as XMP: one form for every format that has metadata."""
 
-import hashlib
 import re
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
@@ -45,7 +43,7 @@ class Provenance:
 
     def command(self, target: str) -> str:
         """The command line that writes `target` again."""
-        options = {"model": self.model, "scale": f"{self.scale:g}", "steps": self.steps, "sampler": self.sampler}
+        options = {"model": self.model, "scale": f"{self.scale:.12g}", "steps": self.steps, "sampler": self.sampler}
         options |= {"seed": self.seed, "tile": self.tile, "dtype": self.dtype}
         words = [
             "dreamsr",
@@ -53,12 +51,6 @@ class Provenance:
             *(f"./{name}" if name.startswith("-") else name for name in (self.source, target)),
         ]
         return shlex.join([*words, *(str(part) for k, v in options.items() for part in (f"--{k}", v))])
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def embed(xmp: bytes, provenance: Provenance) -> bytes:

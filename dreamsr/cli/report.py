@@ -1,0 +1,141 @@
+"""What `dreamsr upscale` says of its files: lines and a summary for people, JSON for programs."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dreamsr.cli import console
+
+if TYPE_CHECKING:
+    from dreamsr.engine.estimate import Estimate
+    from dreamsr.engine.planning import Task
+    from dreamsr.engine.resume import Verdict
+    from dreamsr.engine.work import Result
+
+
+class Report:
+    """Counts results as they come; `as_json` puts one object a file on stdout, and one of the whole."""
+
+    def __init__(self, tasks: "Sequence[Task]", as_json: bool = False) -> None:
+        self._tasks, self._json = tasks, as_json
+        self._counts = Counter[str]()
+        self._again = Counter[str]()
+        self._remarks: list[tuple[str, str, str]] = []
+        self._megapixels = 0.0
+        self._start = time.monotonic()
+
+    @property
+    def failed(self) -> bool:
+        return self._counts["failed"] > 0
+
+    def follow(self, results: "Iterable[Result]") -> None:
+        """Show every result as it comes."""
+        waiting = {task.output: task for task in self._tasks}
+        total = sum(task.megapixels for task in self._tasks)
+        with console.progress(len(self._tasks), "MP", total, self._tasks[0].input) as advance:
+            for result in results:
+                self._count(result)
+                del waiting[result.task.output]
+                current = next(iter(waiting.values()), result.task).input
+                idle = result.status != "done"
+                remark = result.status != "done" or bool(result.warnings)
+                advance(current, _line(result), result.task.megapixels, remark=remark, idle=idle)
+                if self._json:
+                    console.data(json.dumps(_document(result)))
+
+    def summary(self) -> None:
+        """Counts, speed, and every warning and failure once more."""
+        seconds = time.monotonic() - self._start
+        if self._remarks:
+            console.list_up("to look at", self._remarks)
+        counts = [
+            f"{self._counts[status]} {status}" for status in ("done", "skipped", "failed") if self._counts[status]
+        ]
+        missing = len(self._tasks) - self._counts.total()
+        again = [f"{count} made again: {reason}" for reason, count in self._again.items()]
+        speed = [f"{self._megapixels:.2f} MP in {console.duration(seconds)}"] if self._megapixels else []
+        left = [f"{missing} not done"] if missing else []
+        console.say(", ".join([*counts, *left, *again, *speed]))
+        if self._json:
+            whole = {"files": len(self._tasks), "not_done": missing, "seconds": round(seconds, 3)}
+            found = {status: self._counts[status] for status in ("done", "skipped", "failed")}
+            console.data(json.dumps({"summary": found | whole | {"megapixels": round(self._megapixels, 3)}}))
+
+    def plan(self, verdicts: "Sequence[tuple[Task, Verdict]]", estimate: "Estimate") -> None:
+        """What would be done, and what it would take."""
+        documents = [_planned(task, verdict) for task, verdict in verdicts]
+        todo = [document for document in documents if document["status"] in ("new", "again")]
+        whole = {
+            "files": len(documents),
+            "to_do": len(todo),
+            "megapixels": round(sum(d["width"] * d["height"] for d in todo) / 1e6, 3),
+            "tiles": estimate.tiles,
+            "seconds": round(estimate.seconds, 1),
+            "bytes": estimate.bytes,
+        }
+        if self._json:
+            for document in [*documents, {"summary": whole}]:
+                console.data(json.dumps(document))
+        else:
+            rows = [
+                [d["input"], d["output"], f"{d['width']}x{d['height']}", d["status"], d["message"]] for d in documents
+            ]
+            console.table(["input", "output", "size", "status", "why"], rows)
+        console.say(
+            f"{len(todo)} of {len(documents)} to do: {whole['megapixels']:.2f} MP in {estimate.tiles} tiles, about "
+            f"{console.duration(estimate.seconds)} (an estimate: tiles measured now), "
+            f"{estimate.bytes / 2**20:.0f} MiB for the largest picture besides the network"
+        )
+        console.say("nothing was written")
+
+    def _count(self, result: "Result") -> None:
+        self._counts[result.status] += 1
+        name = str(result.task.source)
+        if result.status == "failed":
+            self._remarks.append(("failed", name, result.message))
+        elif result.status == "done":
+            self._megapixels += result.size[0] * result.size[1] / 1e6
+            if result.message and not result.elsewhere:
+                self._again[result.message] += 1
+        self._remarks.extend(("warning", name, text) for text in result.warnings)
+
+
+def _line(result: "Result") -> str:
+    """One line; nothing for what was done by an earlier run."""
+    task, (height, width) = result.task, result.size
+    if result.status == "failed":
+        return f"failed: {result.message}"
+    if result.status == "skipped":
+        return f"skipped: {task.target} {result.message} (--overwrite makes it again)" if result.message else ""
+    notes = [f"made again: {result.message}"] if result.message else []
+    notes += ["by another process"] if result.elsewhere else []
+    return "; ".join([f"{task.source} -> {task.target} {width}x{height}", *notes, *result.warnings])
+
+
+def _document(result: "Result") -> dict[str, Any]:
+    return {
+        "input": str(result.task.source),
+        "output": str(result.task.target),
+        "status": result.status,
+        "message": result.message,
+        "width": result.size[1],
+        "height": result.size[0],
+        "seconds": round(result.seconds, 3),
+        "warnings": list(result.warnings),
+    }
+
+
+def _planned(task: "Task", verdict: "Verdict") -> dict[str, Any]:
+    makes = verdict.action == "make"
+    status = "skip" if not makes else "fail" if task.problem else "again" if verdict.reason else "new"
+    return {
+        "input": str(task.source),
+        "output": str(task.target),
+        "status": status,
+        "message": task.problem if makes and task.problem else verdict.reason,
+        "width": task.size[1],
+        "height": task.size[0],
+        "warnings": list(task.remarks),
+    }

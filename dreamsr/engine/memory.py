@@ -1,0 +1,33 @@
+"""Going on with less when a device runs out of memory."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dreamsr.engine.upscaler import Upscaler
+from dreamsr.errors import DreamSRError
+
+
+class Frugal:
+    """An upscaler that, once its device ran out of memory, takes half the batch, then half the tile, from then on."""
+
+    def __init__(self, upscaler: Upscaler) -> None:
+        self.upscaler = upscaler
+
+    def __call__(self, pictures: Sequence[Tensor]) -> tuple[list[Tensor], str]:
+        """The enlarged pictures, on the CPU, and a remark if memory ran out this time; raises DreamSRError."""
+        remark = ""
+        while True:
+            try:
+                return [x.cpu() for x in self.upscaler(pictures)], remark
+            except torch.OutOfMemoryError:
+                smaller = self.upscaler.smaller()  # retried outside: the error holds on to what it has seen
+            if smaller is None:
+                raise DreamSRError(
+                    "the device has too little memory even for the smallest tiles",
+                    "close other programs that use it, or take --device cpu",
+                )
+            self.upscaler = smaller
+            batch, tile = smaller.tiling.batch, smaller.tiling.tile
+            remark = f"the device ran out of memory; from here on tiles of {tile}, {batch} at a time"

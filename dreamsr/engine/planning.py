@@ -1,0 +1,192 @@
+"""What becomes what: every output of a job with its name and size, before anything is touched."""
+
+import unicodedata
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from dreamsr.engine.outputs import LOSSY, Naming, Size, Sizing
+from dreamsr.errors import DreamSRError, UsageError
+from dreamsr.files import images
+from dreamsr.files.images import Header
+
+_READERS = 8
+"""Threads that read headers: most of the time they wait for the disk."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One file to make."""
+
+    source: Path
+    target: Path
+    input: str
+    """The source's name in the manifest, relative to the input folder."""
+    output: str
+    """The target's, relative to the output folder."""
+    input_size: Size = (0, 0)
+    size: Size = (0, 0)
+    """(height, width) of the output"""
+    problem: str = ""
+    """Why it cannot be made, as far as the header tells."""
+    remarks: tuple[str, ...] = ()
+    sheet: Path | None = None
+    """Where before and after are to be drawn."""
+
+    @property
+    def files(self) -> list[Path]:
+        """All that is written for this task."""
+        return [self.target, *filter(None, [self.sheet])]
+
+    @property
+    def megapixels(self) -> float:
+        """Of the output; 0 if it cannot be made."""
+        return 0.0 if self.problem else self.size[0] * self.size[1] / 1e6
+
+
+def plan(source: Path, out: Path | None, sizing: Sizing, largest: int, naming: Naming | None = None) -> list[Task]:
+    """Every input with its output; raises UsageError before anything is touched.
+
+    A folder keeps its tree in `out`. Without `out`, `name_x4.png` is made beside a single picture.
+    largest: the scale of the model.
+    """
+    naming = naming or Naming()
+    sources = images.find(source)
+    folder = _check_out(source, out, sources) if source.is_dir() else _single_folder(source, out, naming)
+    place = _Place(source if source.is_dir() else source.parent, folder, out)
+    with ThreadPoolExecutor(_READERS) as pool:
+        tasks = list(pool.map(lambda path: _task(path, place, sizing, largest, naming), sources))
+    _check(tasks, _ignores_case(folder))
+    if naming.quality and not any(t.target.suffix.lower() in LOSSY for t in tasks):
+        raise UsageError("--quality does not apply: no output is JPEG or WebP", "give --format jpg or webp with it")
+    return tasks
+
+
+@dataclass(frozen=True)
+class _Place:
+    """From which folder to which, and OUT as it was given."""
+
+    root: Path
+    folder: Path
+    out: Path | None
+
+    @property
+    def exact(self) -> Path | None:
+        """The output file, where the user named it."""
+        return self.out if self.out and self.out != self.folder else None
+
+
+def _task(path: Path, place: _Place, sizing: Sizing, largest: int, naming: Naming) -> Task:
+    header, size, problem = _look(path, sizing, largest)
+    suffix = place.exact.suffix if place.exact else naming.dotted or _own_suffix(path, place)
+    free = naming.format == "auto" and not place.exact
+    misfit = _obstacle(header, suffix, size, free) if header else ""
+    remarks: tuple[str, ...] = ()
+    if misfit and place.exact:
+        problem = problem or f"{place.exact}: {misfit}, which this picture needs; write PNG or WebP"
+    elif misfit:
+        suffix, remarks = ".png", (f"written as PNG: {misfit}",)
+    mark = naming.suffix if naming.suffix is not None else _mark(place, sizing, size, largest)
+    target = place.exact or (place.folder / path.relative_to(place.root)).with_name(f"{path.stem}{mark}{suffix}")
+    return Task(
+        path,
+        target,
+        path.relative_to(place.root).as_posix(),
+        target.relative_to(place.folder).as_posix(),
+        header.size if header else (0, 0),
+        size,
+        problem,
+        remarks,
+        target.with_name(f"{target.stem}_compare.png") if naming.compare else None,
+    )
+
+
+def _look(path: Path, sizing: Sizing, largest: int) -> tuple[Header | None, Size, str]:
+    """(header, output size, why it cannot be made)"""
+    try:
+        header = images.probe(path)
+    except DreamSRError as error:
+        return None, (0, 0), str(error)
+    try:
+        return header, sizing.output(header.size, largest), ""
+    except DreamSRError as error:
+        return header, (0, 0), "; ".join(filter(None, (f"{path}: {error}", error.hint)))
+
+
+def _obstacle(header: Header, suffix: str, size: Size, free: bool) -> str:
+    """Why the format does not do; one that was asked for, not chosen freely, may reduce 16 bits to 8."""
+    return images.obstacle(suffix, size, header.alpha, header.depth if free else 8)
+
+
+def _own_suffix(path: Path, place: _Place) -> str:
+    return path.suffix if place.out and path.suffix.lower() in images.SUFFIXES else ".png"
+
+
+def _mark(place: _Place, sizing: Sizing, size: Size, largest: int) -> str:
+    """What tells an output from the input that it lies beside."""
+    if place.out:
+        return ""
+    by_scale = str(sizing) == "" or sizing.scale is not None
+    return f"_x{sizing.scale or largest:g}" if by_scale else f"_{size[1]}x{size[0]}"
+
+
+def _check_out(source: Path, out: Path | None, sources: list[Path]) -> Path:
+    if out is None:
+        raise UsageError(f"{source} is a folder; say where to write", f"dreamsr upscale {source} OUT")
+    _check_folder(out)
+    if out.resolve().is_relative_to(source.resolve()):
+        raise UsageError(f"{out} lies inside {source}", "give an output folder outside of the input folder")
+    if not sources:
+        raise UsageError(f"no {images.KINDS} picture in {source}")
+    return out
+
+
+def _single_folder(source: Path, out: Path | None, naming: Naming) -> Path:
+    """The folder that a single picture is written to; `out` itself unless it names a file."""
+    folder = source.parent if out is None else out if out.is_dir() or not out.suffix else out.parent
+    _check_folder(folder)
+    if out is None or folder == out:
+        return folder
+    if out.suffix.lower() not in images.SUFFIXES:
+        raise UsageError(f"{out} has no known suffix", f"use one of {', '.join(images.SUFFIXES)}")
+    if naming.dotted and images.FORMATS[out.suffix.lower()] != images.FORMATS[naming.dotted]:
+        raise UsageError(f"{out} does not end with {naming.dotted}, as --format asks", "leave --format out")
+    if naming.suffix is not None:
+        raise UsageError(f"--suffix is given, and {out} is a whole name already", "leave --suffix out")
+    return folder
+
+
+def _check_folder(out: Path) -> None:
+    try:
+        blocked = next((p for p in (out, *out.parents) if p.exists() and not p.is_dir()), None)
+    except OSError as error:
+        raise UsageError(f"{out} cannot be a folder: {error.strerror}") from error
+    if blocked:
+        raise UsageError(f"{blocked} is a file; expected a folder for the output")
+
+
+def _check(tasks: Sequence[Task], ignores_case: bool) -> None:
+    def key(path: Path) -> str:
+        return unicodedata.normalize("NFC", str(path)).casefold() if ignores_case else str(path)
+
+    originals = {key(task.source.resolve()) for task in tasks}
+    makers: dict[str, tuple[Path, Path]] = {}
+    for source, target in [(task.source, target) for task in tasks for target in task.files]:
+        if key(target.resolve()) in originals:
+            raise UsageError(f"{target} would overwrite an original", "give another OUT")
+        if found := makers.get(key(target)):
+            other, same = found
+            names = str(target) if same == target else f"{same} and {target}, one and the same file here"
+            raise UsageError(f"{other} and {source} would both become {names}", "rename one of them")
+        makers[key(target)] = (source, target)
+
+
+def _ignores_case(folder: Path) -> bool:
+    """Whether the file system of a folder, which may not exist yet, takes A and a for the same name."""
+    named = (p for p in (folder.resolve(), *folder.resolve().parents) if p.exists() and p.name.swapcase() != p.name)
+    existing = next(named, None)
+    if existing is None:
+        return False
+    other = existing.with_name(existing.name.swapcase())
+    return other.exists() and other.samefile(existing)

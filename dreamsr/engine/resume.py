@@ -1,0 +1,71 @@
+"""Whether an output has to be made: what the manifest, the files and the settings say."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from dreamsr.engine.planning import Task
+from dreamsr.files.manifest import Entry, Manifest, file_digest
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What to do about an output, and why."""
+
+    action: Literal["make", "skip", "settled"]
+    """settled: another process was faster"""
+    reason: str = ""
+    entry: Entry | None = None
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Compares outputs with a manifest (None: there is none, and what exists is skipped)."""
+
+    manifest: Manifest | None
+    settings: str
+    """Digest of the settings."""
+    since: int = 0
+    """Entries that were there when the job began."""
+    overwrite: bool = False
+
+    def __call__(self, task: Task) -> Verdict:
+        latest = self.manifest.since(self.since, task.output) if self.manifest else None
+        if latest and latest.settings == self.settings:
+            return Verdict("settled", entry=latest)
+        made = _size(task.target)
+        if self.overwrite or made is None:
+            return Verdict("make")
+        entry = self.manifest.done(task.output) if self.manifest else None
+        if entry is None:
+            return Verdict("skip", "exists")
+        if made != entry.output_bytes:
+            return Verdict("skip", "exists and is not what was written")
+        return self._changes(task, entry)
+
+    def _changes(self, task: Task, entry: Entry) -> Verdict:
+        if entry.settings != self.settings:
+            return Verdict("make", "the settings changed")
+        if not _same_input(task, entry):
+            return Verdict("make", "the input changed")
+        if task.sheet and not task.sheet.exists():
+            return Verdict("make", "its sheet is missing")
+        return Verdict("skip", entry=entry)
+
+
+def _same_input(task: Task, entry: Entry) -> bool:
+    """Size and time are enough; a file that was merely touched is read."""
+    try:
+        status = task.source.stat()
+        if (status.st_size, status.st_mtime_ns) == (entry.input_bytes, entry.input_mtime_ns):
+            return True
+        return status.st_size == entry.input_bytes and file_digest(task.source) == entry.input_sha256
+    except OSError:
+        return False  # reading it will say what is wrong
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None  # writing it will say what is wrong

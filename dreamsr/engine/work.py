@@ -1,0 +1,115 @@
+"""What a job is made of: its settings, its tasks on their way, and what became of them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dreamsr import __version__
+from dreamsr.engine.outputs import Size, Sizing
+from dreamsr.engine.planning import Task
+from dreamsr.engine.upscaler import Upscaler
+from dreamsr.errors import DreamSRError
+from dreamsr.files.checkpoint import DTYPES
+from dreamsr.files.images import Picture, Provenance
+from dreamsr.files.manifest import Entry, digest
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that decides the outputs besides the pictures."""
+
+    upscaler: Upscaler
+    model: str
+    """Digest of the model's file."""
+    sizing: Sizing
+    quality: int | None = None
+    overwrite: bool = False
+    strip_metadata: bool = False
+    provenance: Provenance | None = None
+    """Noted in every output, with the name of its input; None: not."""
+
+    @property
+    def settings(self) -> str:
+        """Digest of all that decides the bytes of an output, but for its input and the format, which its name tells."""
+        own, model, tiling = self.upscaler.settings, self.upscaler.model, self.upscaler.tiling
+        return digest(
+            {
+                "model": self.model,
+                "steps": self.upscaler.steps,
+                "sampler": own.sampler or model.config.sampling.sampler,
+                "seed": own.seed,
+                "size": str(self.sizing) or f"--scale {model.config.scale}",
+                "dtype": str(model.denoiser.dtype),
+                "device": model.device.type,
+                "tile": tiling.tile,
+                "batch": tiling.batch,
+                "compiled": self.upscaler.compiled,
+                "quality": self.quality,
+                "metadata": not self.strip_metadata,
+                "provenance": self.provenance is not None,
+            }
+        )
+
+    def factor(self, size: Size) -> float:
+        """Output size / input size of an input of (height, width)."""
+        return self.sizing.factor(size, self.upscaler.model.config.scale)
+
+    def output_size(self, size: Size) -> Size:
+        """(height, width) of the output of an input of (height, width); raises ImageError for what cannot be made."""
+        return self.sizing.output(size, self.upscaler.model.config.scale)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a task; `message` says why it was skipped, made again, or failed."""
+
+    task: Task
+    status: Literal["done", "skipped", "failed"]
+    message: str = ""
+    size: Size = (0, 0)
+    """(height, width) of the output"""
+    seconds: float = 0.0
+    """Decoding, its share of the network's time, and encoding."""
+    warnings: tuple[str, ...] = ()
+    elsewhere: bool = False
+    """Another process did it."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """A task on its way through the pipeline: with a picture to enlarge or write, or with a result already.
+
+    With neither, another process is at it.
+    """
+
+    task: Task
+    result: Result | None = None
+    picture: Picture | None = None
+    before: Picture | None = None
+    """The input, where a sheet shows it."""
+    reason: str = ""
+    entry: Entry | None = None
+    """What the manifest is to know, as far as it is known before the end."""
+    seconds: float = 0.0
+
+
+def describe(upscaler: Upscaler, name: str, sha256: str) -> Provenance:
+    """How `upscaler` makes pictures; its model is called `name`, and its file has this digest."""
+    own = upscaler.model.config.sampling
+    precision = next(name for name, dtype in DTYPES.items() if dtype == upscaler.denoiser.dtype)
+    return Provenance(
+        software=f"dreamsr {__version__}",
+        model=name,
+        model_sha256=sha256,
+        sampler=upscaler.settings.sampler or own.sampler,
+        grid=f"{own.grid} {own.lambda_start:g} {own.lambda_end:g}",
+        steps=upscaler.steps,
+        seed=upscaler.settings.seed,
+        scale=float(upscaler.model.config.scale),
+        tile=upscaler.tiling.tile,
+        dtype=precision,
+    )
+
+
+def failure(task: Task, error: DreamSRError) -> Result:
+    """The result of a task that could not be done."""
+    return Result(task, "failed", "; ".join(filter(None, (error.message, error.hint))))

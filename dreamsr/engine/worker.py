@@ -1,0 +1,178 @@
+"""The two ends of the pipeline, run in threads: claim, judge and decode; encode, note and release."""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from torch import Tensor
+
+from dreamsr.core.resize import bicubic
+from dreamsr.engine.planning import Task
+from dreamsr.engine.resume import Judge, Verdict
+from dreamsr.engine.work import Job, Result, Work, failure
+from dreamsr.errors import DiskFullError, DreamSRError
+from dreamsr.files import images, locks
+from dreamsr.files.images import Picture
+from dreamsr.files.manifest import Entry, Manifest, file_digest
+
+_SHEET_SIDE = 512
+
+
+class Worker:
+    """One process's part in a job. A task that it has claimed is its own until `close`."""
+
+    def __init__(self, job: Job, manifest: Manifest | None, since: int) -> None:
+        self.job, self.manifest = job, manifest
+        self.judge = Judge(manifest, job.settings, since, job.overwrite)
+        self._claims: dict[Task, list[locks.Claim]] = {}
+        self._own: set[str] = set()
+        self._seen = since
+
+    def open(self, task: Task) -> Work:
+        """Decode what is to be made."""
+        start = time.perf_counter()
+        entry = None
+        try:
+            # what the manifest knows costs no lock; an output that it does not know may be one that another
+            # process is about to note, so that only the owner of the claim can judge it
+            verdict = self.judge(task)
+            result = self._known(task, verdict) if verdict.entry else None
+            if result or not self._claim(task):
+                return Work(task, result)
+            verdict = self.judge(task)
+            if result := self._known(task, verdict):
+                return Work(task, result)
+            entry = self._entry(task)
+            if task.problem:
+                raise DreamSRError(task.problem)
+            picture = self._read(task)
+        except DreamSRError as error:
+            return Work(task, failure(task, error), entry=entry)
+        return Work(task, picture=picture, reason=verdict.reason, entry=entry, seconds=time.perf_counter() - start)
+
+    def _read(self, task: Task) -> Picture:
+        """The picture as the network should see it, with the metadata that its output gets."""
+        picture, made_by = images.bled(images.read(task.source)), self.job.provenance
+        kept = picture.metadata.stripped() if self.job.strip_metadata else picture.metadata
+        factor = self.job.factor(picture.size)
+        noted = made_by and replace(made_by, source=task.source.name, scale=factor)
+        return replace(picture, metadata=replace(kept, provenance=noted))
+
+    def close(self, work: Work) -> Result | None:
+        """Write the picture, note what became of it, and let go of it."""
+        try:
+            result = self._write(work, work.picture) if work.picture else work.result
+            if result and work.entry:
+                self._note(work.entry, result)
+            return result
+        finally:
+            self._release(work.task)
+
+    def news(self, pending: Mapping[str, Task]) -> Iterator[Result]:
+        """What other processes finished meanwhile."""
+        if self.manifest is None:
+            return
+        self.manifest.refresh()
+        fresh = self.manifest.entries[self._seen :]
+        self._seen += len(fresh)
+        for entry in fresh:
+            if entry.output not in self._own and entry.settings == self.judge.settings and entry.output in pending:
+                yield _elsewhere(pending[entry.output], entry)
+
+    def release_all(self) -> None:
+        """Let go of what was interrupted, after the threads have ended."""
+        for task in list(self._claims):
+            self._release(task)
+
+    def _known(self, task: Task, verdict: Verdict) -> Result | None:
+        """The result of what need not be made."""
+        if verdict.action == "make":
+            return None
+        if verdict.action == "settled" and verdict.entry:
+            return _elsewhere(task, verdict.entry)
+        return Result(task, "skipped", verdict.reason)
+
+    def _write(self, work: Work, picture: Picture) -> Result:
+        start = time.perf_counter()
+        try:
+            if work.task.sheet and work.before:
+                images.write_sheet(work.task.sheet, _halves(work.before, picture))
+            lost = images.write(work.task.target, picture, self.job.quality)
+        except DiskFullError:
+            raise
+        except DreamSRError as error:
+            return failure(work.task, error)
+        seconds = work.seconds + time.perf_counter() - start
+        return Result(
+            work.task, "done", work.reason, picture.size, seconds, (*work.task.remarks, *picture.remarks, *lost)
+        )
+
+    def _entry(self, task: Task) -> Entry | None:
+        if self.manifest is None:
+            return None
+        upscaler = self.job.upscaler
+        entry = Entry(
+            task.output,
+            task.input,
+            "failed",
+            self.judge.settings,
+            self.job.model,
+            upscaler.settings.seed,
+            upscaler.compiled,
+        )
+        try:
+            status, sha256 = task.source.stat(), file_digest(task.source)
+        except OSError:
+            return entry  # decoding will say what is wrong
+        return replace(entry, input_sha256=sha256, input_bytes=status.st_size, input_mtime_ns=status.st_mtime_ns)
+
+    def _note(self, entry: Entry, result: Result) -> None:
+        assert self.manifest
+        done = result.status == "done"
+        self._own.add(entry.output)
+        self.manifest.append(
+            replace(
+                entry,
+                status="done" if done else "failed",
+                output_bytes=result.task.target.stat().st_size if done else 0,
+                width=result.size[1],
+                height=result.size[0],
+                seconds=round(result.seconds, 3),
+                message=result.message,
+                warnings=result.warnings,
+                time=datetime.now(UTC).isoformat(timespec="seconds"),
+            )
+        )
+
+    def _claim(self, task: Task) -> bool:
+        claims = self._claims.setdefault(task, [])
+        for path in task.files:
+            lock = locks.claim(path)
+            if lock is None:
+                self._release(task)
+                return False
+            claims.append(lock)
+        if self.manifest:
+            self.manifest.refresh()
+        return True
+
+    def _release(self, task: Task) -> None:
+        for lock in self._claims.pop(task, []):
+            locks.release(lock)
+
+
+def _elsewhere(task: Task, entry: Entry) -> Result:
+    size = (entry.height, entry.width)
+    return Result(task, entry.status, entry.message, size, entry.seconds, tuple(entry.warnings), elsewhere=True)
+
+
+def _halves(before: Picture, after: Picture) -> list[list[Tensor]]:
+    """The middle of a picture, at most _SHEET_SIDE pixels of the output: bicubic, and what was made."""
+    (h, w), (height, width) = before.size, after.size
+    rows, columns = min(h, max(1, _SHEET_SIDE * h // height)), min(w, max(1, _SHEET_SIDE * w // width))
+    top, left = (h - rows) // 2, (w - columns) // 2
+    y, x = round(top * height / h), round(left * width / w)
+    size = (min(height - y, round(rows * height / h)), min(width - x, round(columns * width / w)))
+    enlarged = bicubic(before.color[None, :, top : top + rows, left : left + columns], size)[0]
+    return [[enlarged], [after.color[:, y : y + size[0], x : x + size[1]]]]

@@ -1,0 +1,580 @@
+"""Jobs that survive: what a kill, a full disk, a second process or a broken file leave behind."""
+
+import io
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import photo
+from programs import PROGRAM, Program, killed, load, small, visible
+from rich.cells import cell_len
+from rich.console import Console
+
+from dreamsr.cli import console
+from dreamsr.engine.outputs import Sizing
+from dreamsr.engine.planning import Task
+from dreamsr.engine.upscaler import Settings, Upscaler
+from dreamsr.engine.work import Job
+from dreamsr.engine.worker import Worker
+from dreamsr.errors import DiskFullError
+from dreamsr.files import images, locks
+from dreamsr.files.checkpoint import Model
+from dreamsr.files.images import Picture
+from dreamsr.files.manifest import Entry, Manifest
+
+OWN = {".dreamsr.jsonl"}
+
+
+def entries(folder: Path | str = "out") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (Path(folder) / ".dreamsr.jsonl").read_text().splitlines()]
+
+
+def contents(folder: Path | str) -> dict[str, bytes]:
+    return {name: (Path(folder) / name).read_bytes() for name in visible(folder)}
+
+
+def hidden(folder: Path | str) -> set[str]:
+    """What dreamsr keeps for itself, but for the lock of the manifest, which some platforms remove."""
+    return {path.name for path in Path(folder).rglob(".*")} - {".dreamsr.lock"}
+
+
+def fill(folder: Path, count: int, side: int = 40) -> None:
+    for i in range(count):
+        small(folder / f"{i:02}.png", photo("coffee")[:, i : i + side, : side + 10])
+
+
+def start(*words: object, command: list[str] = PROGRAM, **options: Any) -> "subprocess.Popen[str]":
+    line = [*command, *map(str, words), "--device", "cpu"]
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def finish(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
+    with killed(process):
+        out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+# resume
+
+
+def test_a_second_run_does_nothing_and_says_so_in_a_line(program: Program, tiny_file: Path, tmp_path: Path) -> None:
+    fill(tmp_path / "in", 3)
+    job = ("upscale", "in", "out", "-m", tiny_file, "--steps", 1)
+    assert program(*job)[0] == 0
+    before = {name: os.stat(f"out/{name}").st_mtime_ns for name in visible("out")}
+    code, _, err = program(*job)
+    assert code == 0
+    assert "3 skipped" in err
+    assert len(err.splitlines()) == 3
+    assert {name: os.stat(f"out/{name}").st_mtime_ns for name in visible("out")} == before
+    assert hidden("out") == OWN
+
+
+def test_what_is_done_is_not_even_decoded(
+    program: Program, tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.png", "b.jpg"):
+        small(tmp_path / "in" / name)
+    job = ("upscale", "in", "out", "-m", tiny_file, "--steps", 1, "-f", "webp")
+    program(*job)
+
+    def never(path: Path) -> Picture:
+        raise AssertionError(f"{path} is read")
+
+    monkeypatch.setattr(images, "read", never)
+    code, _, err = program(*job)
+    assert code == 0
+    assert "2 skipped" in err
+
+
+def test_what_changed_is_made_again(program: Program, tiny_file: Path, tmp_path: Path) -> None:
+    fill(tmp_path / "in", 3)
+    program("upscale", "in", "out", "-m", tiny_file, "--steps", 1)
+    first = contents("out")
+    small(tmp_path / "in" / "01.png", photo("rocket")[:, :20, :30])
+    os.utime(tmp_path / "in" / "02.png")
+    code, _, err = program("upscale", "in", "out", "-m", tiny_file, "--steps", 1)
+    assert code == 0
+    assert "out/01.png 120x80; made again: the input changed" in err
+    assert "1 done, 2 skipped, 1 made again: the input changed" in err
+    second = contents("out")
+    assert [second[name] == first[name] for name in sorted(first)] == [True, False, True]
+    code, _, err = program("upscale", "in", "out", "-m", tiny_file, "--steps", 1, "--seed", 1)
+    assert "3 made again: the settings changed" in err
+    assert not any(contents("out")[name] == second[name] for name in second)
+    program("upscale", "in", "fresh", "-m", tiny_file, "--steps", 1, "--seed", 1)
+    assert contents("out") == contents("fresh")
+
+
+def test_the_manifest_tells_what_was_done(program: Program, tiny_file: Path, tmp_path: Path) -> None:
+    small(tmp_path / "in" / "sub" / "a.png")
+    (tmp_path / "in" / "b.png").write_bytes(b"no picture")
+    program("upscale", "in", "out", "-m", tiny_file, "--steps", 1, "--seed", 5, "-f", "webp")
+    b, a = sorted(entries(), key=lambda entry: str(entry["input"]))
+    assert (a["output"], a["input"], a["status"], a["seed"]) == ("sub/a.webp", "sub/a.png", "done", 5)
+    assert (a["width"], a["height"], a["output_bytes"]) == (120, 80, os.stat("out/sub/a.webp").st_size)
+    assert a["input_bytes"] == os.stat("in/sub/a.png").st_size
+    assert a["seconds"] > 0
+    assert (b["output"], b["status"]) == ("b.webp", "failed")
+    assert "not a PNG" in b["message"]
+    assert a["model"] == b["model"]
+    assert all(len(entry["input_sha256"]) == 64 for entry in (a, b))
+    assert str(tmp_path) not in Path("out/.dreamsr.jsonl").read_text().replace(b["message"], "")
+
+
+def test_a_repaired_file_is_done_by_the_next_run(program: Program, tiny_file: Path, tmp_path: Path) -> None:
+    fill(tmp_path / "in", 2)
+    (tmp_path / "in" / "bad.png").write_bytes(b"no picture")
+    job = ("upscale", "in", "out", "-m", tiny_file, "--steps", 1)
+    code, _, err = program(*job)
+    assert code == 1
+    assert err.count("in/bad.png") == 3  # as it happens, and in the summary: its name and the reason
+    assert re.search(r"^failed: in/bad.png: ", err, re.MULTILINE)
+    small(tmp_path / "in" / "bad.png")
+    code, _, err = program(*job)
+    assert code == 0
+    assert "1 done, 2 skipped" in err
+
+
+# interruptions
+
+
+@pytest.mark.parametrize("moments", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_kill_at_any_moment_and_go_on(moments: int, program: Program, tiny_file: Path, tmp_path: Path) -> None:
+    fill(tmp_path / "in", 24, 90)
+    job = ("upscale", "in", "out", "-m", tiny_file, "--steps", 4)
+    assert program("upscale", "in", "whole", *job[3:])[0] == 0
+    whole, out, dice = contents("whole"), tmp_path / "out", random.Random(moments)
+    kills_at_work = 0
+    for _ in range(moments):
+        if set(visible(out)) == set(whole):
+            shutil.rmtree(out)
+        before = len(visible(out))
+        with start(*job, cwd=tmp_path) as process, killed(process):
+            deadline = time.monotonic() + 120
+            while process.poll() is None and len(visible(out)) == before:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            time.sleep(dice.random())
+            process.kill()
+        found = contents(out)
+        assert found == {name: whole[name] for name in found}
+        kills_at_work += 0 < len(found) < len(whole)
+    assert kills_at_work
+    code, _, err = program(*job)
+    assert code == 0, err
+    assert contents(out) == whole
+    assert hidden(out) == OWN
+    assert f"{len(whole)} skipped" in program(*job)[2]
+
+
+def test_what_a_killed_process_left_is_no_input_and_no_output(
+    program: Program, tiny_file: Path, tmp_path: Path
+) -> None:
+    fill(tmp_path / "in", 1)
+    job = ("upscale", "in", "out", "-m", tiny_file, "--steps", 1)
+    program(*job)
+    (tmp_path / "out" / ".dreamsr-0123456789abcdef-99.part").write_bytes(b"half")
+    assert program("upscale", "out", "again", "-m", tiny_file, "--steps", 1, "-s", 1)[0] == 0
+    assert visible("again") == ["00.png"]
+    assert program(*job)[0] == 0
+    assert hidden("out") == OWN
+
+
+def test_ctrl_c_ends_with_a_summary(tiny_file: Path, tmp_path: Path) -> None:
+    fill(tmp_path / "in", 60, 100)
+    process = start("upscale", "in", "out", "-m", tiny_file, "--steps", 8, "--json", cwd=tmp_path)
+    with killed(process):
+        assert process.stdout
+        first = json.loads(process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert first["status"] == "done"
+    summary = json.loads(out.splitlines()[-1])["summary"]
+    assert 0 < summary["done"] < 60
+    assert summary["done"] + summary["not_done"] == 60
+    assert hidden(tmp_path / "out") == OWN
+    assert {entry["output"] for entry in entries(tmp_path / "out")} == set(visible(tmp_path / "out"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit to the size of files")
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp", ".tiff"])
+def test_a_file_too_large_for_the_disk(suffix: str, program: Program, tiny_file: Path, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for name, side in (("a", 8), ("b", 200), ("c", 8)):
+        small(tmp_path / "in" / f"{name}{suffix}", torch.rand(3, side, side, generator=generator) * 2 - 1)
+    job = ("upscale", "in", "out", "-m", str(tiny_file), "--steps", "1", "--device", "cpu")
+    code = (
+        "import resource, sys; from dreamsr.cli.app import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
+        f"sys.argv = {['dreamsr', *job]}\nmain()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    reason = "encoder error -2 when writing image file; is there room" if suffix == ".tiff" else "File too large"
+    assert f"failed: out/b{suffix} cannot be written: {reason}" in done.stderr
+    assert "2 done, 1 failed" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert visible("out") == [f"a{suffix}", f"c{suffix}"]
+    assert hidden("out") == OWN
+    assert program(*job)[0] == 0
+    assert load(f"out/b{suffix}").size == (800, 800)
+
+
+def test_a_full_disk_ends_the_job(
+    program: Program, tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing that follows would fit either: hours of work are not spent on it."""
+    fill(tmp_path / "in", 12)
+    write = images.write
+
+    def full(path: Path, picture: Picture, quality: int | None = None) -> tuple[str, ...]:
+        if path.name == "02.png":
+            raise DiskFullError("out/02.png cannot be written: No space left on device", "free some space")
+        return write(path, picture, quality)
+
+    job = ("upscale", "in", "out", "-m", tiny_file, "--steps", 1)
+    monkeypatch.setattr(images, "write", full)
+    code, _, err = program(*job)
+    assert code == 1
+    assert "error: out/02.png cannot be written: No space left on device" in err
+    assert "not done" in err
+    assert {"00.png", "01.png"} <= set(visible("out")) < {f"{i:02}.png" for i in range(12)}
+    assert hidden("out") == OWN
+    monkeypatch.setattr(images, "write", write)
+    assert program(*job)[0] == 0
+    assert len(visible("out")) == 12
+
+
+def test_an_output_folder_that_cannot_be_made(
+    program: Program, tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path / "in", 2)
+    mkdir = Path.mkdir
+
+    def forbidden(path: Path, *arguments: Any, **options: Any) -> None:
+        if path.name == "out":
+            raise PermissionError(13, "Permission denied")
+        mkdir(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", forbidden)
+    code, _, err = program("upscale", "in", "out", "-m", tiny_file, "--steps", 1)
+    assert code == 1
+    assert "error: the folder out cannot be made: Permission denied" in err
+    long = "x" * 300
+    code, _, err = program("upscale", "in", long, "-m", tiny_file, "--steps", 1)
+    assert code == 2
+    assert f"{long} cannot be a folder: File name too long" in err
+
+
+def test_a_file_where_a_folder_should_be_costs_its_pictures_alone(
+    program: Program, tiny_file: Path, tmp_path: Path
+) -> None:
+    small(tmp_path / "in" / "sub" / "a.png")
+    small(tmp_path / "in" / "b.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "sub").write_text("a file")
+    code, _, err = program("upscale", "in", "out", "-m", tiny_file, "--steps", 1)
+    assert code == 1
+    assert "1 done, 1 failed" in err
+    assert f"failed: {Path('out/sub/a.png')} cannot be written" in err
+    assert visible("out") == ["b.png", "sub"]
+
+
+def test_whoever_reads_the_json_may_stop_reading(tiny_file: Path, tmp_path: Path) -> None:
+    fill(tmp_path / "in", 6)
+    with (
+        start("upscale", "in", "out", "-m", tiny_file, "--steps", 1, "--json", cwd=tmp_path) as process,
+        killed(process),
+    ):
+        assert process.stdout
+        assert process.stderr
+        process.stdout.readline()
+        process.stdout.close()
+        err = process.stderr.read()
+        assert process.wait(60) == 1
+    assert "Traceback" not in err
+    assert hidden(tmp_path / "out") == OWN
+
+
+# sharing
+
+
+def test_two_processes_share_a_folder(program: Program, tiny_file: Path, tmp_path: Path) -> None:
+    fill(tmp_path / "in", 16, 60)
+    job = ("upscale", "in", "out", "-m", tiny_file, "--steps", 4, "--json")
+    ends = [finish(process) for process in [start(*job, cwd=tmp_path) for _ in range(2)]]
+    for code, out, err in ends:
+        assert code == 0, err
+        *files, last = map(json.loads, out.splitlines())
+        assert len({file["output"] for file in files}) == 16
+        assert last["summary"]["files"] == 16
+        assert last["summary"]["failed"] == last["summary"]["not_done"] == 0
+    assert Counter(entry["output"] for entry in entries()) == Counter({f"{i:02}.png": 1 for i in range(16)})
+    assert hidden("out") == OWN
+    program("upscale", "in", "alone", *job[3:])
+    assert contents("out") == contents("alone")
+
+
+def test_what_another_process_has_written_but_not_noted_is_not_taken_for_foreign(
+    tiny_model: Model, tmp_path: Path
+) -> None:
+    source, target = small(tmp_path / "in" / "a.png"), tmp_path / "out" / "a.png"
+    task = Task(source, target, "a.png", "a.png", (20, 30), (80, 120))
+    job = Job(Upscaler(tiny_model, Settings(steps=1)), "m", Sizing())
+    worker = Worker(job, Manifest(tmp_path / "out"), 0)
+    claim = locks.claim(target)
+    assert claim
+    shutil.copy(source, target)
+    work = worker.open(task)
+    assert (work.picture, work.result) == (None, None)
+    Manifest(tmp_path / "out").append(Entry("a.png", "a.png", "done", job.settings, "m", 0))
+    locks.release(claim)
+    result = worker.open(task).result
+    assert result
+    assert (result.status, result.elsewhere) == ("done", True)
+    worker.release_all()
+
+
+def test_a_process_takes_over_from_one_that_was_killed(tiny_file: Path, tmp_path: Path) -> None:
+    fill(tmp_path / "in", 16, 80)
+    job = ("upscale", "in", "out", "-m", tiny_file, "--steps", 4)
+    victim, heir = (start(*job, cwd=tmp_path) for _ in range(2))
+    with killed(victim), killed(heir):
+        deadline = time.monotonic() + 120
+        while not visible(tmp_path / "out"):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        victim.kill()
+        victim.communicate()
+        code, _, err = finish(heir)
+    assert code == 0, err
+    assert len(visible(tmp_path / "out")) == 16
+    assert all(load(tmp_path / "out" / name).size == (360, 320) for name in visible(tmp_path / "out"))
+    # locks of files that the victim held and the heir finished are gone, those in between at the next start
+    assert not {name for name in hidden(tmp_path / "out") if name.endswith(".part")}
+
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "dreamsr"]
+
+
+def test_torchrun_splits_a_folder(program: Program, tiny_file: Path, tmp_path: Path) -> None:
+    fill(tmp_path / "in", 9, 60)
+    (tmp_path / "in" / "04.png").write_bytes(b"no picture")
+    options = ("-m", tiny_file, "--steps", 4, "--json")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    code, out, err = finish(start("upscale", "in", "out", *options, command=TORCHRUN, cwd=tmp_path, env=environment))
+    assert code == 1, err
+    *files, last = map(json.loads, out.splitlines())
+    assert sorted(file["output"] for file in files) == [str(Path("out") / f"{i:02}.png") for i in range(9)]
+    assert {k: last["summary"][k] for k in ("done", "failed", "not_done")} == {"done": 8, "failed": 1, "not_done": 0}
+    assert err.count("8 done, 1 failed") == 1
+    assert err.count("pictures with tiny") == 1
+    assert Counter(entry["output"] for entry in entries()) == Counter({f"{i:02}.png": 1 for i in range(9)})
+    assert hidden("out") == OWN
+    torch.set_num_threads(1)
+    program("upscale", "in", "alone", *options)
+    assert contents("out") == contents("alone")
+
+
+@pytest.mark.slow
+def test_torchrun_makes_again_what_is_to_be_overwritten_once(tiny_file: Path, tmp_path: Path) -> None:
+    fill(tmp_path / "in", 4)
+    job = ("upscale", "in", "out", "-m", tiny_file, "--steps", 1, "--overwrite")
+    for times in (1, 2):
+        code, _, err = finish(start(*job, command=TORCHRUN, cwd=tmp_path))
+        assert code == 0, err
+        assert Counter(e["output"] for e in entries(tmp_path / "out")) == Counter(
+            {f"{i:02}.png": times for i in range(4)}
+        )
+
+
+# what people and programs are told
+
+
+def test_a_dry_run_tells_and_writes_nothing(program: Program, tiny_file: Path, tmp_path: Path) -> None:
+    fill(tmp_path / "in", 2)
+    job = ("upscale", "in", "out", "-m", tiny_file, "--steps", 1)
+    program(*job)
+    images.write(tmp_path / "in" / "sub" / "c.png", Picture(torch.zeros(3, 100, 200)))
+    (tmp_path / "in" / "d.png").write_bytes(b"no picture")
+    small(tmp_path / "in" / "01.png")
+    before = {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in tmp_path.rglob("*")}
+    code, out, err = program(*job, "--dry-run")
+    assert code == 0
+    rows = {row[0]: row[1:] for row in (line.split("\t") for line in out.splitlines())}
+    assert rows[str(Path("in/00.png"))][2] == "skip"
+    assert rows[str(Path("in/01.png"))][1:] == ["120x80", "again", "the input changed"]
+    assert rows[str(Path("in/d.png"))][2] == "fail"
+    assert rows[str(Path("in/sub/c.png"))] == [str(Path("out/sub/c.png")), "800x400", "new", ""]
+    # tiles advance by 416 - 2 * 48 = 320 pixels: 1 for 120x80, and 3 * 2 for 800x400
+    assert "2 of 4 to do: 0.33 MP in 7 tiles, about 0:0" in err
+    assert "an estimate" in err
+    assert {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in tmp_path.rglob("*")} == before
+    code, out, _ = program("upscale", "in", "new", *job[3:], "--dry-run", "--json")
+    *files, last = map(json.loads, out.splitlines())
+    assert [file["status"] for file in files] == ["new", "new", "fail", "new"]
+    assert (last["summary"]["to_do"], last["summary"]["tiles"]) == (3, 8)
+    assert not Path("new").exists()
+
+
+def test_json_is_an_object_a_file_and_a_summary(program: Program, tiny_file: Path, tmp_path: Path) -> None:
+    fill(tmp_path / "in", 2)
+    (tmp_path / "in" / "bad.png").write_bytes(b"no picture")
+    images.write(tmp_path / "in" / "clear.png", Picture(torch.zeros(3, 9, 9), torch.zeros(1, 9, 9)))
+    code, out, err = program("upscale", "in", "out", "-m", tiny_file, "--steps", 1, "-f", "jpg", "--json")
+    assert code == 1
+    *files, last = map(json.loads, out.splitlines())
+    by_name = {Path(file["input"]).name: file for file in files}
+    assert {name: file["status"] for name, file in by_name.items()} == {
+        "00.png": "done",
+        "01.png": "done",
+        "bad.png": "failed",
+        "clear.png": "done",
+    }
+    assert by_name["clear.png"]["output"] == str(Path("out") / "clear.png")
+    assert by_name["clear.png"]["warnings"] == ["written as PNG: JPEG has no transparency"]
+    assert (by_name["00.png"]["width"], by_name["00.png"]["height"]) == (200, 160)
+    assert (last["summary"]["done"], last["summary"]["failed"], last["summary"]["files"]) == (3, 1, 4)
+    assert re.search(r"^warning: in/clear.png: written as PNG", err, re.MULTILINE)
+    code, out, _ = program("upscale", "in", "out", "-m", tiny_file, "--steps", 1, "-f", "jpg", "--json")
+    assert Counter(json.loads(line).get("status") for line in out.splitlines()[:-1]) == {"skipped": 3, "failed": 1}
+
+
+@pytest.mark.parametrize(
+    ("words", "size"),
+    [
+        (("--max-side", 50), (50, 33)),
+        (("--width", 60), (60, 40)),
+        (("--height", 30), (45, 30)),
+        (("--width", 90, "--height", 30), (45, 30)),
+    ],
+)
+def test_sizes(words: tuple[object, ...], size: tuple[int, int], program: Program, tiny_file: Path) -> None:
+    small(Path("a.png"))
+    assert program("upscale", "a.png", "out.png", "-m", tiny_file, "--steps", 1, *words)[0] == 0
+    assert load("out.png").size == size
+
+
+def test_a_size_beyond_the_model_fails_for_that_file(program: Program, tiny_file: Path, tmp_path: Path) -> None:
+    small(tmp_path / "in" / "small.png", torch.zeros(3, 5, 5))
+    small(tmp_path / "in" / "wide.png", torch.zeros(3, 5, 30))
+    code, _, err = program("upscale", "in", "out", "-m", tiny_file, "--steps", 1, "--width", 100)
+    assert code == 1
+    assert "in/small.png is 5x5 would need" not in err
+    assert "in/small.png: 5x5 would need x20 for --width 100; this model makes up to x4" in err
+    assert load("out/wide.png").size == (100, 17)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--scale 2 --width 90", "--scale and --width exclude each other"),
+        ("--max-side 0", "--max-side is 0"),
+        ("--quality 101", "--quality is 101"),
+        ("--quality 80 --format png", "--quality does not apply to png"),
+        ("--suffix a/b", "--suffix is 'a/b'"),
+    ],
+)
+def test_wrong_options_need_no_torch(words: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    code = (
+        "import sys\nfrom dreamsr.cli.app import main\n"
+        f"sys.argv = ['dreamsr', 'upscale', 'in', 'out', *{words.split()}]\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert end.code == 2, end.code\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert message in done.stderr
+
+
+def test_quality_and_formats(program: Program, tiny_file: Path, tmp_path: Path) -> None:
+    small(tmp_path / "a.png", photo("chelsea")[:, :60, :60])
+    sizes = []
+    for quality in (20, 90):
+        words = ("upscale", "a.png", f"{quality}.jpg", "-m", tiny_file, "--steps", 1, "--quality", quality)
+        assert program(*words)[0] == 0
+        sizes.append(os.stat(f"{quality}.jpg").st_size)
+    assert sizes[0] < sizes[1] / 2
+    for name, kind in (("png", "PNG"), ("jpg", "JPEG"), ("webp", "WEBP"), ("tiff", "TIFF"), ("bmp", "BMP")):
+        assert program("upscale", "a.png", "out/", "-f", name, "-m", tiny_file, "--steps", 1)[0] == 0
+        assert load(f"out/a.{name}").format == kind
+    assert hidden("out") == set()
+
+
+def test_compare_draws_before_and_after(program: Program, tiny_file: Path, tmp_path: Path) -> None:
+    small(tmp_path / "in" / "a.png")
+    small(tmp_path / "in" / "large.png", photo("chelsea")[:, :200, :180])
+    job = ("upscale", "in", "out", "-m", tiny_file, "--steps", 1)
+    assert program(*job, "--compare")[0] == 0
+    assert visible("out") == ["a.png", "a_compare.png", "large.png", "large_compare.png"]
+    with load("out/a_compare.png") as sheet, load("out/a.png") as made:
+        assert sheet.size == (2 * (120 + 4), 80 + 4)
+        assert sheet.crop((124, 0, 244, 80)).tobytes() == made.tobytes()
+    with load("out/large_compare.png") as sheet, load("out/large.png") as made:
+        assert sheet.size == (2 * (512 + 4), 512 + 4)
+        assert sheet.crop((516, 0, 1028, 512)).tobytes() == made.crop((104, 144, 616, 656)).tobytes()
+    assert "2 skipped" in program(*job, "--compare")[2]
+    Path("out/a_compare.png").unlink()
+    assert "1 made again: its sheet is missing" in program(*job, "--compare")[2]
+
+
+def test_a_pipe_gets_plain_lines(tiny_file: Path, tmp_path: Path) -> None:
+    fill(tmp_path / "in", 3)
+    environment = {**os.environ, "TERM": "xterm-256color"}
+    environment.pop("NO_COLOR", None)
+    code, out, err = finish(start("upscale", "in", "out", "-m", tiny_file, "--steps", 1, cwd=tmp_path, env=environment))
+    assert (code, out) == (0, "")
+    assert "\x1b" not in err
+    assert "\r" not in err
+    assert len([line for line in err.splitlines() if ".png" in line]) == 3
+    assert re.search(r"^\[3/3\] in.02.png -> out.02.png 200x160 \([\d.]+ MP/s, 0:00 left\)$", err, re.MULTILINE)
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 200])
+def test_a_bar_fits_into_one_line(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(
+        console, "_talk", Console(file=screen, force_terminal=True, width=width, no_color=True, soft_wrap=True)
+    )
+    name = "a folder with a long name/and a picture with a longer one \u65e5\u672c\u8a9e.png"
+    with console.progress(12345, "MP", 1e6, name) as advance:
+        advance(name, "a line", 4.0)
+    lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue()).replace("\r", "\n").splitlines()
+    assert any("1/12345" in line for line in lines) or width == 20
+    assert max(cell_len(line) for line in lines) <= width
+    assert "a line" not in screen.getvalue()
+
+
+def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(console, "_talk", Console(file=screen, force_terminal=True, width=40))
+    console.warn("careful")
+    console.list_up("to look at", [("failed", "in/a.png", "it is not a picture at all, whatever its name may say")])
+    assert not re.search(r"\x1b\[[0-9;]*3[0-7]", screen.getvalue())
+    assert max(cell_len(re.sub(r"\x1b\[[0-9;]*m", "", line)) for line in screen.getvalue().splitlines()) <= 40
+    assert "failed" in screen.getvalue()
+
+
+def test_nobody_but_rank_0_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(console, "_talk", Console(file=screen))
+    console.hush()
+    console.say("progress")
+    console.warn("careful")
+    assert not screen.getvalue()
+    console.error("this rank cannot go on")
+    assert "this rank cannot go on" in screen.getvalue()
