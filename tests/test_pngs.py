@@ -7,6 +7,7 @@ import sys
 import zlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -274,7 +275,11 @@ def test_damaged_metadata_does_not_cost_the_picture(count: int, tmp_path: Path) 
     (tmp_path / "in").mkdir()
     pixels = Image.fromarray(np.zeros((9, 11, 3), np.uint8))
     for i in range(count):
-        options = {"exif": mutated(EXIF.tobytes(), i), "xmp": mutated(XMP, i), "icc_profile": mutated(PROFILE, i)}
+        options: dict[str, Any] = {
+            "exif": mutated(EXIF.tobytes(), i),
+            "xmp": mutated(XMP, i),
+            "icc_profile": mutated(PROFILE, i),
+        }
         chosen = dict([sorted(options.items())[i % 3]])
         pixels.save(tmp_path / "in" / f"{i:04}.{'jpg' if i % 2 else 'webp'}", **chosen)
     assert read_in_a_process(tmp_path / "in", 20 + count / 10) == count

@@ -241,10 +241,9 @@ def _metadata(source: _Source, exif: Image.Exif | None) -> tuple[Metadata, tuple
         dpi = metadata.dots(*info["dpi"]) if "dpi" in info else dpi
     if dpi and metadata.orientation(exif) >= 5:
         dpi = dpi[::-1]
-    found = provenance.extract(xmp)
+    well_formed = not xmp or provenance.is_packet(xmp)
+    kept_xmp = xmp if well_formed else b""
     kept_exif = metadata.clean(exif, of_tiff=source.header.format == "TIFF")
-    kept_xmp = metadata.upright(provenance.removed(xmp))
-    well_formed = not kept_xmp or provenance.is_packet(kept_xmp)
     gamma = info.get("gamma", _GAMMA)
     remarks = {
         "EXIF is malformed and left out": kept_exif is None,
@@ -254,8 +253,8 @@ def _metadata(source: _Source, exif: Image.Exif | None) -> tuple[Metadata, tuple
     block = Metadata(
         icc=profile if source.header.mode != "CMYK" else b"",
         exif=kept_exif or b"",
-        xmp=kept_xmp if well_formed else b"",
+        xmp=metadata.upright(provenance.removed(kept_xmp)),
         dpi=dpi,
-        provenance=found,
+        provenance=provenance.extract(kept_xmp),
     )
     return block, tuple(text for text, holds in remarks.items() if holds)
