@@ -21,6 +21,7 @@ class Report:
     def __init__(self, tasks: "Sequence[Task]", as_json: bool = False) -> None:
         self._tasks, self._json = tasks, as_json
         self._counts = Counter[str]()
+        self._elsewhere = 0
         self._again = Counter[str]()
         self._remarks: list[tuple[str, str, str]] = []
         self._megapixels = 0.0
@@ -55,11 +56,17 @@ class Report:
         ]
         missing = len(self._tasks) - self._counts.total()
         again = [f"{count} made again: {reason}" for reason, count in self._again.items()]
+        again += [f"{self._elsewhere} of them by other processes"] if self._elsewhere else []
         speed = [f"{self._megapixels:.2f} MP in {console.duration(seconds)}"] if self._megapixels else []
         left = [f"{missing} not done"] if missing else []
         console.say(", ".join([*counts, *left, *again, *speed]))
         if self._json:
-            whole = {"files": len(self._tasks), "not_done": missing, "seconds": round(seconds, 3)}
+            whole = {
+                "files": len(self._tasks),
+                "elsewhere": self._elsewhere,
+                "not_done": missing,
+                "seconds": round(seconds, 3),
+            }
             found = {status: self._counts[status] for status in ("done", "skipped", "failed")}
             console.data(json.dumps({"summary": found | whole | {"megapixels": round(self._megapixels, 3)}}))
 
@@ -92,6 +99,7 @@ class Report:
 
     def _count(self, result: "Result") -> None:
         self._counts[result.status] += 1
+        self._elsewhere += result.elsewhere
         name = str(result.task.source)
         if result.status == "failed":
             self._remarks.append(("failed", name, result.message))
