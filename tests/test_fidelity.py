@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import photo
 from PIL import Image
-from programs import Program
+from programs import Program, visible
 from torch import Tensor
 
 from dreamsr.engine.upscaler import Settings, Upscaler

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from dreamsr.cli import console
+from dreamsr.errors import DreamSRError
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +44,13 @@ def compiled(
         return replace(upscaler, network=upscaler.model.network)  # settings as compiled, without the wait
     console.say("compiling the network; --compile off goes without")
     fast = replace(upscaler, network=compilation.compiled(upscaler.model.network, upscaler.tiling.static))
-    console.say(f"compiled in {console.duration(compilation.warm_up(fast))}")
+    try:
+        console.say(f"compiled in {console.duration(compilation.warm_up(fast))}")
+    except DreamSRError as error:
+        if choice == "on":
+            raise
+        console.warn(f"{error.message}; going on without")
+        return upscaler
     return fast
 
 

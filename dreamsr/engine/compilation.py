@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dreamsr.core.denoiser import Network
 from dreamsr.engine.upscaler import Upscaler
-from dreamsr.errors import UsageError
+from dreamsr.errors import DreamSRError, UsageError
 from dreamsr.files import hub
 
 Choice = Literal["auto", "on", "off"]
@@ -76,7 +76,11 @@ def compiled(network: Network, static: bool) -> Compiled:
 
 
 def warm_up(upscaler: Upscaler) -> float:
-    """Seconds that a first picture takes: the compilation."""
+    """Seconds that a first picture takes: the compilation. Raises DreamSRError if it fails."""
     start, side = time.perf_counter(), upscaler.tiling.tile // upscaler.model.config.scale
-    upscaler([torch.zeros(3, side // 2, side // 3)])
+    try:
+        upscaler([torch.zeros(3, side // 2, side // 3)])
+    except Exception as error:  # whatever a compiler on this machine comes to
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise DreamSRError(f"the network cannot be compiled here: {reason}", "use --compile off") from error
     return time.perf_counter() - start

@@ -40,8 +40,7 @@ def run(
     since: entries of the manifest that were there when the first of them began (default: now).
     Raises DiskFullError, or DreamSRError when the manifest cannot be written; what is finished stays.
     """
-    for folder in {task.target.parent for task in tasks}:
-        locks.sweep(folder, None if manifest else tasks[0].target)
+    _sweep(tasks, manifest)
     begun = since if since is not None else len(manifest.entries) if manifest else 0
     worker, upscale = Worker(job, manifest, begun), Frugal(job.upscaler)
     pending = {task.output: task for task in tasks}
@@ -58,6 +57,12 @@ def run(
     finally:
         pool.shutdown(cancel_futures=True)
         worker.release_all()
+        _sweep(tasks, manifest)  # of processes that were killed meanwhile
+
+
+def _sweep(tasks: Sequence[Task], manifest: Manifest | None) -> None:
+    for folder in {task.target.parent for task in tasks}:
+        locks.sweep(folder, None if manifest else tasks[0].target)
 
 
 def _round(worker: Worker, upscale: Frugal, pool: ThreadPoolExecutor, tasks: list[Task]) -> Iterator[Result | None]:

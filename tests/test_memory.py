@@ -1,0 +1,97 @@
+"""Devices that run out of memory, and pictures that are larger than memory."""
+
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import photo
+from torch import Tensor
+
+from dreamsr.core.denoiser import Network
+from dreamsr.engine import job, planning
+from dreamsr.engine.memory import Frugal
+from dreamsr.engine.outputs import Sizing
+from dreamsr.engine.upscaler import Settings, Upscaler
+from dreamsr.engine.work import Job
+from dreamsr.errors import DreamSRError
+from dreamsr.files import images
+from dreamsr.files.checkpoint import Model
+from dreamsr.files.images import Picture
+from dreamsr.files.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class Limited:
+    """A network on a device that holds no more than `pixels` at a time."""
+
+    network: Network
+    pixels: int
+
+    def encode(self, anchor: Tensor) -> Tensor:
+        if anchor.numel() // 3 > self.pixels:
+            raise torch.OutOfMemoryError("out of memory")
+        return self.network.encode(anchor)
+
+    def __call__(self, u: Tensor, angle: Tensor, features: Tensor) -> Tensor:
+        return self.network(u, angle, features)
+
+
+def limited(model: Model, pixels: int) -> Upscaler:
+    return Upscaler(model, Settings(steps=2, tile=512, batch=4), Limited(model.network, pixels))
+
+
+def test_less_memory_makes_the_same_picture(tiny_model: Model) -> None:
+    """Batch, then tile are halved until it fits; that is remembered, and said once."""
+    pictures = [photo("chelsea")[:, 50:150, 60:180], photo("rocket")[:, 100:117, 200:263]]
+    frugal = Frugal(limited(tiny_model, 256 * 256))
+    outputs, remark = frugal(pictures)
+    assert remark == "the device ran out of memory; from here on tiles of 256, 1 at a time"
+    assert frugal(pictures)[1] == ""
+    plenty = replace(frugal.upscaler, settings=Settings(steps=2, tile=512), network=None)
+    for a, b in zip(outputs, plenty(pictures), strict=True):
+        assert float((a - b).abs().max()) <= 2 / 255
+
+
+def test_a_job_says_once_that_memory_ran_out(tiny_model: Model, tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        images.write(tmp_path / "in" / f"{name}.png", Picture(photo("chelsea")[:, :60, :70]))
+    tasks = planning.plan(tmp_path / "in", tmp_path / "out", Sizing(), 4)
+    results = list(job.run(Job(limited(tiny_model, 256 * 256), "", Sizing()), tasks, Manifest(tmp_path / "out")))
+    assert [result.status for result in results] == ["done"] * 3
+    assert ["out of memory" in " ".join(result.warnings) for result in results] == [True, False, False]
+
+
+def test_too_little_memory_fails_the_picture(tiny_model: Model, tmp_path: Path) -> None:
+    with pytest.raises(DreamSRError, match="too little memory even for the smallest tiles"):
+        Frugal(limited(tiny_model, 100))([photo("chelsea")[:, :60, :70]])
+    images.write(tmp_path / "in.png", Picture(photo("chelsea")[:, :60, :70]))
+    tasks = planning.plan(tmp_path / "in.png", tmp_path / "out.png", Sizing(), 4)
+    (result,) = job.run(Job(limited(tiny_model, 100), "", Sizing()), tasks)
+    assert result.status == "failed"
+    assert not (tmp_path / "out.png").exists()
+
+
+PEAK = """
+import resource, sys
+from dreamsr.cli.app import main
+try:
+    main()
+finally:
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(kilobytes / (2**20 if sys.platform != "darwin" else 2**30))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="needs the resource module")
+def test_a_hundred_megapixels_in_less_than_four_gibibytes(tmp_path: Path) -> None:
+    """The bundled model, 2500x2500 in."""
+    large = photo("astronaut").repeat(1, 5, 5)[:, :2500, :2500]
+    images.write(tmp_path / "in.png", Picture(large))
+    command = [sys.executable, "-c", PEAK, "upscale", "in.png", "out.jpg", "--steps", "2", "--device", "cpu"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 4
+    assert images.probe(tmp_path / "out.jpg").size == (10_000, 10_000)
