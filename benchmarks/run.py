@@ -28,17 +28,26 @@ def main() -> None:
         print(picture(given.picture))
         return
     plan = Plan(given.quick, not given.no_compile)
-    parts = []
+    parts: dict[str, str] = {}
     for section in SECTIONS:
         if section.__name__ in (given.only or names):
             start = time.perf_counter()
-            parts.append(to_markdown(section(plan)))
+            table = section(plan)
+            parts[table.title] = to_markdown(table)
             print(f"{section.__name__}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
-            print(parts[-1], flush=True)
+            print(parts[table.title], flush=True)
     if given.out:
-        head = given.out.read_text().partition(MARK)[0] if given.out.exists() else "# Performance\n\n"
+        before = given.out.read_text() if given.out.exists() else "# Performance\n\n"
         with atomic(given.out) as temporary:
-            temporary.write_text(head + "\n".join([MARK + "\n", *parts]))
+            temporary.write_text(replaced(before, parts))
+
+
+def replaced(document: str, parts: dict[str, str]) -> str:
+    """The document with these sections in the place of the old ones of their titles."""
+    head, _, measured = document.partition(MARK)
+    old = {text.partition("\n")[0]: text.rstrip("\n") + "\n" for text in measured.split("\n## ")[1:]}
+    sections = {title: f"## {text}" for title, text in old.items()} | parts
+    return head + "\n".join([MARK + "\n", *sections.values()])
 
 
 if __name__ == "__main__":

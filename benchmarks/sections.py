@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -56,7 +56,8 @@ class Plan:
 
     @property
     def photos(self) -> int:
-        return 2 if self.quick else 40
+        """Fewer where a picture takes seconds."""
+        return 2 if self.quick else 40 if has_bf16(CPU) else 16
 
     @property
     def dtypes(self) -> list[torch.dtype]:
@@ -94,7 +95,6 @@ def network(plan: Plan) -> Table:
     shapes = {"1 tile of 512": (1, plan.side), "32 of 128": (1, 64) if plan.quick else (32, 128)}
     rows = []
     for dtype in plan.dtypes:
-        rate = matmul_rate(dtype)
         forms: dict[str, Network] = {"eager": bundled(dtype).network}
         if plan.compile and unavailable(CPU) is None:
             forms["compiled"] = compiled(forms["eager"], static=False)
@@ -104,22 +104,27 @@ def network(plan: Plan) -> Table:
             x, angle = torch.rand(batch, 3, side, side).to(dtype), torch.zeros(1)
             cases = {name: partial(_forward, form, x, angle) for name, form in forms.items()}
             work = batch * side**2 * (encoder + step)
-            for name, seconds in interleaved(cases, 2 * plan.repeats + 1).items():
-                share = work / seconds / rate
-                shown = [f"{seconds:.3f}", f"{work / seconds / 1e9:.0f}", f"{share:.0%}"]
-                rows.append([NAMES[dtype], label, f"{name} forward", *shown])
+            for name, cells in _rates(cases, work, dtype, plan).items():
+                rows.append([NAMES[dtype], label, f"{name} forward", *cells])
         batch, side = shapes["32 of 128"]
-        x = torch.rand(batch, 3, side, side)
-        seconds = interleaved({"": partial(_backward, bundled(), x, dtype)}, plan.repeats)[""]
-        work = 3 * batch * side**2 * (encoder + step)
-        shown = [f"{seconds:.3f}", f"{work / seconds / 1e9:.0f}", f"{work / seconds / rate:.0%}"]
-        rows.append([NAMES[dtype], "32 of 128", "eager forward + backward", *shown])
+        backward = {"": partial(_backward, bundled(), torch.rand(batch, 3, side, side), dtype)}
+        cells = _rates(backward, 3 * batch * side**2 * (encoder + step), dtype, plan)[""]
+        rows.append([NAMES[dtype], "32 of 128", "eager forward + backward", *cells])
     text = (
         f"The bundled network costs {encoder / 1e6:.3f} MFLOP an output pixel for the encoder, once, and "
         f"{step / 1e6:.3f} for every step: {(encoder + 4 * step) / 1e6:.2f} TFLOP a megapixel at 4 steps. "
         "Forward is encoder and one step."
     )
     return Table("Network", text, ["", "shape", "", "s", "GFLOP/s", "of matmul"], rows)
+
+
+def _rates(cases: Mapping[str, Case], work: float, dtype: torch.dtype, plan: Plan) -> dict[str, list[str]]:
+    """Seconds, GFLOP/s, and the share of what a matrix product reaches that takes turns with the cases."""
+    size = 256 if plan.quick else 3072
+    a, b = torch.randn(2, size, size).to(dtype)
+    seconds = interleaved({**cases, "product": lambda: a @ b}, 2 * plan.repeats + 1)
+    rate = 2 * size**3 / seconds.pop("product")
+    return {name: [f"{s:.3f}", f"{work / s / 1e9:.0f}", f"{work / s / rate:.0%}"] for name, s in seconds.items()}
 
 
 @torch.inference_mode()
@@ -261,7 +266,7 @@ def training(plan: Plan) -> Table:
         write_photos(Path(folder), 8, 1024)
         photos, _ = dataset.load(sorted(Path(folder).iterdir()), config.crop, Path(folder) / "cache")
         cases = dict(_training_cases(config, state, photos, dtype))
-        seconds = interleaved(cases, plan.repeats)
+        seconds = interleaved(cases, 1 if plan.quick else 9)
     rows = [[name, f"{s:.3f}", f"{config.batch / s:.1f}"] for name, s in seconds.items()]
     for kind in ("plain", "DREAM"):
         ratio = seconds[f"{kind}, bare"] / seconds[f"{kind}, training"]

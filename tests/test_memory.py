@@ -91,7 +91,7 @@ def test_a_hundred_megapixels_in_less_than_four_gibibytes(tmp_path: Path) -> Non
     """The bundled model, 2500x2500 in."""
     large = photo("astronaut").repeat(1, 5, 5)[:, :2500, :2500]
     images.write(tmp_path / "in.png", Picture(large))
-    command = [sys.executable, "-c", PEAK, "upscale", "in.png", "out.jpg", "--steps", "2", "--device", "cpu"]
+    command = [sys.executable, "-c", PEAK, "upscale", "in.png", "out.jpg", "--steps", "1", "--device", "cpu"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert float(done.stdout) < 4
     assert images.probe(tmp_path / "out.jpg").size == (10_000, 10_000)

@@ -207,7 +207,7 @@ def test_wrong_settings(change: dict[str, Any], words: str) -> None:
         Settings(**change)
 
 
-@pytest.mark.parametrize("tile", [64, 250])
+@pytest.mark.parametrize("tile", [0, 64, 250])
 def test_wrong_tiles(tile: int, tiny_model: Model) -> None:
     with pytest.raises(UsageError, match=f"--tile is {tile}; expected a multiple of"):
         Upscaler(tiny_model, Settings(tile=tile))

@@ -70,7 +70,8 @@ class Upscaler:
     @property
     def tiling(self) -> Tiling:
         own, usual = self.settings, tiling(self.model.device)
-        return Tiling(own.tile or usual.tile, own.batch or usual.batch, usual.static)
+        tile = usual.tile if own.tile is None else own.tile
+        return Tiling(tile, usual.batch if own.batch is None else own.batch, usual.static)
 
     @property
     def compiled(self) -> bool:

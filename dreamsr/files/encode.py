@@ -26,7 +26,7 @@ FORMATS = {
 QUALITY = 95
 """Of JPEG and lossy WebP: 1 to 100."""
 _LOSSLESS: dict[str, dict[str, Any]] = {
-    "PNG": {"compress_level": 4},
+    "PNG": {"compress_level": 2},
     "BMP": {},
     "WEBP": {"lossless": True, "exact": True},
 }
