@@ -42,7 +42,8 @@ class Provenance:
     """Name of the input without its folder."""
 
     def command(self, target: str) -> str:
-        """The command line that writes `target` again."""
+        """The command line that writes `target` again; into out/ where it has the name of its input."""
+        target = f"out/{target}" if target == self.source else target
         options = {"model": self.model, "scale": f"{self.scale:.12g}", "steps": self.steps, "sampler": self.sampler}
         options |= {"seed": self.seed, "tile": self.tile, "dtype": self.dtype}
         words = [
