@@ -39,6 +39,7 @@ def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of torch.jit
 def test_compiled_code_gives_the_same_picture(tiny_model: Model) -> None:
     if reason := compilation.unavailable(CPU):
         pytest.skip(reason)

@@ -108,6 +108,7 @@ def test_blocks_join(steps: int, most: float, monkeypatch: pytest.MonkeyPatch) -
     lr = degrade(photo("astronaut")[None], 4)[0][:, :121, :125]
     model = Upscaler(bundled().to("cpu"), Settings(steps=steps))
     (whole,) = model([lr])
+    monkeypatch.setattr(upscaler_module, "WHOLE", 448)
     monkeypatch.setattr(upscaler_module, "BLOCK", 448)
     (joined,) = model([lr])
     assert joined.shape == whole.shape == (3, 484, 500)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from dreamsr.engine.outputs import Size
-from dreamsr.engine.upscaler import BLOCK, Upscaler
+from dreamsr.engine.upscaler import WHOLE, Upscaler
 
 _SIDE = 256
 """Of the largest picture that is measured, in pixels of the input."""
@@ -37,7 +37,7 @@ def estimate(upscaler: Upscaler, sizes: Sequence[Size]) -> Estimate:
     tiles = sum(upscaler.tiles(size) for size in sizes)
     seconds = sum(by_pixels) * _seconds_a_pixel(upscaler, middle)
     largest = by_pixels[-1] * upscaler.model.config.scale**2
-    return Estimate(tiles, seconds, min(largest, BLOCK**2) * _BYTES_A_PIXEL + largest * _OUTPUT_BYTES)
+    return Estimate(tiles, seconds, min(largest, WHOLE**2) * _BYTES_A_PIXEL + largest * _OUTPUT_BYTES)
 
 
 def _seconds_a_pixel(upscaler: Upscaler, size: Size) -> float:

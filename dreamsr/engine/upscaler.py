@@ -20,8 +20,10 @@ Size = tuple[int, int]
 """(height, width)"""
 
 HALO = 48
-BLOCK = 4096
-"""Longest side of what is solved in one piece, in output pixels: it bounds the memory."""
+WHOLE = 4096
+"""Longest side of a picture that is solved in one piece, in output pixels."""
+BLOCK = 2816
+"""Longest side of the blocks of larger pictures, whose output needs memory too."""
 MARGIN = 128
 """Output pixels by which a block reaches over what is kept of it."""
 CONTEXT = 4
@@ -127,7 +129,7 @@ class Upscaler:
         A picture's result depends neither on the others of the call nor on their order. One that is
         larger than a block is solved block by block and comes on the CPU.
         """
-        large = [max(self._enlarged(x)) > BLOCK for x in pictures]
+        large = [max(self._enlarged(x)) > WHOLE for x in pictures]
         if any(large) and len(pictures) > 1:
             return [self([x])[0] for x in pictures]
         if any(large):
