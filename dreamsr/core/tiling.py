@@ -30,13 +30,13 @@ class Span:
     first: int
     last: int
 
-    def place(self, scale: int = 1) -> slice:
-        """What is kept, in pixels of a canvas that is `scale` times as large."""
-        return slice(scale * self.first, scale * self.last)
+    def place(self) -> slice:
+        """What is kept, in pixels of the canvas."""
+        return slice(self.first, self.last)
 
-    def kept(self, scale: int = 1) -> slice:
+    def kept(self) -> slice:
         """What is kept, in pixels of the tile."""
-        return slice(scale * (self.first - self.start), scale * (self.last - self.start))
+        return slice(self.first - self.start, self.last - self.start)
 
 
 @dataclass(frozen=True)

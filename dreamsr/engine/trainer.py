@@ -109,7 +109,9 @@ def reopen(out: Path) -> Run:
         raise UsageError(f"{out} holds no training run", "start one without --resume")
     document = json.loads((out / RUN).read_text())
     data, val = Path(document["data"]), Path(document["val"]) if document["val"] else None
-    run = Run(from_dict(TrainConfig, document["config"]), data, val, document["photos"], document["compiled"])
+    run = Run(
+        from_dict(TrainConfig, document["config"]), data, val, document["photos"], document.get("compiled", False)
+    )
     if _digest(data, val) != run.photos:
         raise UsageError(f"the photos in {data} are not those that the run began with", "start a new run with --init")
     return run
