@@ -17,8 +17,11 @@ from dreamsr.errors import ConfigError
 
 TILE = 1088
 """Default side of the tiles on a CPU, in output pixels."""
-Prediction = Literal["eps", "x0", "v"]
-Grid = Literal["lambda", "time"]
+ETA_ROOT_END = 0.99
+"""sqrt(eta) of ResShift's last row."""
+Prediction = Literal["eps", "x0", "v", "flow"]
+Grid = Literal["lambda", "time", "quadratic", "karras"]
+SamplerName = Literal["ddim", "ddpm", "dpmpp-2m", "dpmpp-2m-sde", "dpmpp-3m", "deis", "unipc", "resshift"]
 T = TypeVar("T")
 
 
@@ -31,24 +34,35 @@ def _require(condition: bool, key: str, expected: str, given: object) -> None:
 class ProcessConfig:
     """The noising process u_t = alpha u_0 + sigma eps with u = k (x - anchor)."""
 
-    schedule: Literal["cosine", "linear"] = "cosine"
-    """`cosine`: alpha = cos(pi t / 2), continuous. `linear`: a table of linear betas."""
+    schedule: Literal["cosine", "linear", "flow", "resshift"] = "cosine"
+    """`cosine`: alpha = cos(pi t / 2). `linear`: a table of linear betas. `flow`: alpha = 1 - t, sigma = t.
+    `resshift`: a table of alpha = 1 - eta, sigma = kappa sqrt(eta)."""
     table: int = 1000
-    """Number of rows of the beta table (schedule `linear` only)."""
+    """Number of rows of the table (schedules `linear` and `resshift` only)."""
     beta_start: float = 1e-4
     beta_end: float = 0.02
+    kappa: float = 2.0
+    """ResShift's noise at eta = 1, in units of u."""
+    noise_start: float = 0.04
+    """ResShift's sigma of the first row (kappa >= 1; below, its sqrt(eta))."""
+    eta_power: float = 0.3
+    """Exponent of ResShift's schedule: log sqrt(eta) is linear in t^power."""
     anchored: bool = True
     """Diffuse the residual to the bicubic picture (True) or the picture itself (False)."""
     k: float = 2.0
     """Factor on the residual; pixels live in [-1, 1]."""
     lambda_noise: float = -4.0
-    """log(alpha / sigma) of the noisiest level (schedule `cosine`; a table has its own)."""
+    """log(alpha / sigma) of the noisiest level (schedules `cosine` and `flow`; a table has its own)."""
     lambda_image: float = 4.5
-    """log(alpha / sigma) of the cleanest level (schedule `cosine`)."""
+    """log(alpha / sigma) of the cleanest level (schedules `cosine` and `flow`)."""
 
     def __post_init__(self) -> None:
-        _require(self.table >= 1, "process.table", "at least 1", self.table)
-        _require(self.k > 0, "process.k", "a positive number", self.k)
+        rows = 2 if self.schedule == "resshift" else 1
+        _require(self.table >= rows, "process.table", f"at least {rows}", self.table)
+        for key in ("k", "kappa", "noise_start", "eta_power"):
+            _require(getattr(self, key) > 0, f"process.{key}", "a positive number", getattr(self, key))
+        first = min(self.noise_start / self.kappa, self.noise_start)
+        _require(first < ETA_ROOT_END, "process.noise_start", f"below {ETA_ROOT_END} kappa", self.noise_start)
         betas = (self.beta_start, self.beta_end)
         _require(0 < betas[0] <= betas[1] < 1, "process.beta_*", "0 < start <= end < 1", betas)
         ends = (self.lambda_noise, self.lambda_image)
@@ -76,17 +90,33 @@ class NetworkConfig:
 
 
 @dataclass(frozen=True)
+class TunedGrid:
+    """The sampler and the levels that `dreamsr tune` chose for a number of steps."""
+
+    sampler: SamplerName
+    lambdas: tuple[float, ...]
+    """Increasing; as many as there are steps."""
+    weights: str
+    """Digest of the weights that it was tuned for; with others it is not used."""
+    objective: str
+    data: str
+    """The pictures it was tuned on, in words."""
+
+
+@dataclass(frozen=True)
 class SamplingConfig:
     """How a model is sampled when the user does not say otherwise."""
 
-    sampler: Literal["ddim", "ddpm", "dpmpp-2m"] = "ddim"
+    sampler: SamplerName = "ddim"
     steps: int = 4
     grid: Grid = "lambda"
-    """Spacing of the levels: uniform in lambda or in time."""
+    """Spacing of the levels: uniform in lambda, in time, in the square root of time, or Karras et al.'s."""
     lambda_start: float = -4.0
     """The first level of the grid; a single step is taken at the noisiest level of the process instead."""
     lambda_end: float = 2.0
     """The last evaluated level of the grid; the step after it ends at sigma = 0."""
+    tuned: tuple[TunedGrid, ...] = ()
+    """What `dreamsr tune` found, for certain numbers of steps and certain weights."""
 
     def __post_init__(self) -> None:
         _require(self.steps >= 1, "sampling.steps", "at least 1", self.steps)

@@ -67,9 +67,12 @@ class Denoiser:
             predicted[i] = exact.predict(u[i : i + 1], row, exact.condition(condition.anchor[i : i + 1]))[0]
 
     def predict(self, u: Tensor, level: Tensor, condition: Condition) -> Tensor:
-        """What the network predicts (eps, x0 or v), in u's dtype."""
+        """What the network predicts (eps, x0, v or the velocity of a flow), in u's dtype."""
         alpha, sigma = level.reshape(-1, 2).unbind(-1)
         angle = (torch.atan2(sigma, alpha) * (2 / torch.pi)).to(u.device, torch.float32)
+        if not self.process.variance_preserving:
+            alpha, sigma = coefficients(level, u)
+            u = u / torch.hypot(alpha, sigma)
         return self.network(u.to(self.dtype), angle, condition.features).to(u.dtype)
 
     def to_u_0(self, predicted: Tensor, u: Tensor, level: Tensor) -> Tensor:
@@ -78,7 +81,9 @@ class Denoiser:
         if self.prediction == "eps":
             return (u - sigma * predicted) / alpha
         if self.prediction == "v":
-            return alpha * u - sigma * predicted
+            return (alpha * u - sigma * predicted) / (alpha**2 + sigma**2)
+        if self.prediction == "flow":
+            return (u - sigma * predicted) / (alpha + sigma)
         return predicted
 
     def target(self, u_0: Tensor, u: Tensor, level: Tensor) -> Tensor:
@@ -87,6 +92,8 @@ class Denoiser:
             return u_0
         alpha, sigma = coefficients(level, u)
         eps = (u - alpha * u_0) / sigma
+        if self.prediction == "flow":
+            return eps - u_0
         return eps if self.prediction == "eps" else alpha * eps - sigma * u_0
 
 

@@ -1,27 +1,36 @@
 """One exponential integrator; the solvers of the literature are rows of its parameters.
 
-From level (a, s) to (a_n, s_n), with the estimate m(lambda) of u_0 as a polynomial through the
-last estimates, integrated exactly (DPM-Solver++, arXiv 2211.01095):
+From level (a, s) to (a_n, s_n), lambda = log(a / s), h the step in lambda. The last estimates m of u_0
+(or of the noise e) are extended as a polynomial in lambda, and its product with the kernel is integrated:
 
-    u_n = (r / s) u + r e^lambda sum_j w_j m_j + v z,      r^2 = s_n^2 - v^2
+    x0 form    u_n = (r / s) u + r e^lambda sum_j w_j m_j + v z,      r^2 = s_n^2 - v^2
+    eps form   u_n = (a_n / a) u + a_n e^-lambda sum_j w_j e_j
 
-v is the standard deviation of the noise put in; v = 0 follows the probability-flow ODE. Noise
-stretches the kernel of the integral to e^(c lambda) with c h = log(a_n / r) - lambda, h the step in
-lambda: c = 1 for the ODE, 2 for the ancestral step.
+(DPM-Solver++, arXiv 2211.01095; DEIS, arXiv 2204.13902). v is the standard deviation of the noise put in;
+v = 0 follows the probability-flow ODE. Noise stretches the kernel of the x0 form to c e^(c x), with
+c h = log(a_n / r) - lambda: c = 1 for the ODE, 2 for the ancestral step. In the eps form c = -1.
 """
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from dreamsr.config import SamplerName
+
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """(u, level float64 (2,)) -> u_0"""
-Variance = Callable[[tuple[float, float], tuple[float, float]], float]
-"""((alpha, sigma), (alpha_n, sigma_n)) -> v^2 in [0, sigma_n^2]"""
+Level = tuple[float, float]
+"""(alpha, sigma)"""
+Variance = Callable[[Level, Level], float]
+"""(level, next level) -> v^2 in [0, sigma_n^2]"""
+
+_SERIES = 0.5
+"""|c h| below which moments are summed as a power series: their recursion cancels."""
 
 
 @dataclass(frozen=True)
@@ -35,19 +44,28 @@ class Step:
 
 @dataclass(frozen=True)
 class Sampler:
-    """Parameters of the integrator: its order, and eta of the noise (0: ODE, 1: ancestral)."""
+    """Parameters of the integrator."""
 
-    order: int
-    eta: float
+    order: int = 1
+    """Estimates that the polynomial goes through; fewer at the beginning, one at the end."""
+    form: Literal["x0", "eps"] = "x0"
+    midpoint: bool = False
+    """Integrate a line through two estimates by its value half way, as DPM-Solver++ and UniPC do; else exactly."""
+    corrector: bool = False
+    """UniC (arXiv 2302.04867): repeat a step with the estimate at its end, when that is known."""
+    variance: Variance | None = None
+    """v^2 of the noise put in; None: none."""
 
-
-SAMPLERS = {"ddim": Sampler(1, 0.0), "ddpm": Sampler(1, 1.0), "dpmpp-2m": Sampler(2, 0.0)}
+    @property
+    def least_steps(self) -> int:
+        """Steps below which a sampler is one of lower order: its first and last step are of order 1."""
+        return 1 if self.order == 1 else self.order + 1
 
 
 def ddim_variance(eta: float) -> Variance:
     """DDIM's eta: v^2 = eta^2 s_n^2 (1 - e^(-2h)); eta = 1 is DDPM's posterior variance."""
 
-    def variance(now: tuple[float, float], then: tuple[float, float]) -> float:
+    def variance(now: Level, then: Level) -> float:
         (a, s), (a_n, s_n) = now, then
         ratio = a * s_n / (a_n * s)
         return eta**2 * s_n**2 * (1 - ratio**2)
@@ -55,27 +73,47 @@ def ddim_variance(eta: float) -> Variance:
     return variance
 
 
+def resshift_variance(now: Level, then: Level) -> float:
+    """ResShift's posterior (arXiv 2307.12348, Eq. 7): v^2 = s_n^2 (1 - s_n^2 / s^2)."""
+    return then[1] ** 2 * (1 - then[1] ** 2 / now[1] ** 2)
+
+
+SAMPLERS: dict[SamplerName, Sampler] = {
+    "ddim": Sampler(),
+    "ddpm": Sampler(variance=ddim_variance(1.0)),
+    "dpmpp-2m": Sampler(2, midpoint=True),
+    "dpmpp-2m-sde": Sampler(2, midpoint=True, variance=ddim_variance(1.0)),
+    "dpmpp-3m": Sampler(3),
+    "deis": Sampler(3, form="eps"),
+    "unipc": Sampler(2, midpoint=True, corrector=True),
+    "resshift": Sampler(variance=resshift_variance),
+}
+
+
 def solve(
     denoise: Denoise,
     u: Tensor,
     levels: Tensor,
-    *,
-    order: int = 1,
-    variance: Variance | None = None,
+    sampler: Sampler,
     noise: Callable[[int], Tensor] | None = None,
 ) -> Iterator[Step]:
     """Walk `levels` (float64 (n + 1, 2), from noise to picture) and yield every step.
 
     The first step has order 1 for want of history. A step that ends at sigma = 0 returns the
-    estimate itself. `noise(i)` gives the standard normal tensor of step i where `variance` is set.
+    estimate itself. `noise(i)` gives the standard normal tensor of step i where the sampler asks for it.
     """
+    rows: list[Level] = [(float(a), float(s)) for a, s in levels]
     past: list[tuple[float, Tensor]] = []
-    rows: list[tuple[float, float]] = [(float(a), float(s)) for a, s in levels]
+    before = u
     for i, (now, then) in enumerate(itertools.pairwise(rows)):
         u_0 = denoise(u, levels[i])
-        past = [(math.log(now[0] / now[1]), u_0), *past][:order]
-        v2 = variance(now, then) if variance else 0.0
-        u = u_0 if then[1] == 0 else _step(u, now, then, past, v2)
+        fresh = (_lambda(now), u_0 if sampler.form == "x0" else (u - now[0] * u_0) / now[1])
+        if sampler.corrector and past:
+            u = _step(before, rows[i - 1], now, [*past, fresh], sampler)
+        past = [fresh, *past][: sampler.order]
+        before = u
+        v2 = sampler.variance(now, then) if sampler.variance else 0.0
+        u = u_0 if then[1] == 0 else _step(u, now, then, past, sampler, v2)
         if v2 > 0 and then[1] > 0:
             assert noise is not None, "a stochastic step needs noise"
             u = u.add_(noise(i).to(u.dtype), alpha=math.sqrt(v2))
@@ -83,32 +121,51 @@ def solve(
 
 
 def _step(
-    u: Tensor,
-    now: tuple[float, float],
-    then: tuple[float, float],
-    past: list[tuple[float, Tensor]],
-    v2: float,
+    u: Tensor, now: Level, then: Level, known: Sequence[tuple[float, Tensor]], sampler: Sampler, v2: float = 0.0
 ) -> Tensor:
-    """The deterministic part of a step, to the level (a_n, r)."""
-    lam = past[0][0]
+    """A step from the polynomial through the known (lambda, estimate), less the noise of variance v2."""
+    lam, h = _lambda(now), _lambda(then) - _lambda(now)
     r = math.sqrt(then[1] ** 2 - v2)
-    h = math.log(then[0] / then[1]) - lam
-    stretch = (math.log(then[0] / r) - lam) / h
-    weights = _weights(h, stretch, [node - lam for node, _ in past])
-    u = (r / now[1]) * u
-    for weight, (_, estimate) in zip(weights, past, strict=True):
-        u.add_(estimate, alpha=r * math.exp(lam) * weight)
+    if sampler.form == "x0":
+        stretch, kept, factor = (math.log(then[0] / r) - lam) / h, r / now[1], r * math.exp(lam)
+    else:
+        stretch, kept, factor = -1.0, then[0] / now[0], then[0] * math.exp(-lam)
+    weights = _weights(h, stretch, [node - lam for node, _ in known], sampler.midpoint)
+    u = kept * u
+    for weight, (_, estimate) in zip(weights, known, strict=True):
+        u.add_(estimate, alpha=factor * weight)
     return u
 
 
-def _weights(h: float, c: float, nodes: list[float]) -> list[float]:
-    """Weights of the estimates at `nodes` (offsets in lambda, the first 0) over a step h.
+def _weights(h: float, c: float, nodes: Sequence[float], midpoint: bool) -> list[float]:
+    """Weights of the estimates at `nodes` (offsets in lambda) over a step h.
 
-    J_j = integral over [0, h] of c e^(c x) x^j dx, spread by the inverse Vandermonde matrix.
+    The moments J_j, integral over [0, h] of c e^(c x) x^j dx, spread by the inverse Vandermonde matrix.
     """
-    moments = [math.expm1(c * h)]
-    for j in range(1, len(nodes)):
-        moments.append(math.exp(c * h) * h**j - j / c * moments[-1])
+    moments = _moments(h, c, len(nodes))
+    if midpoint and len(nodes) == 2:
+        moments[1] = moments[0] * h / 2
     vandermonde = torch.tensor([[node**j for node in nodes] for j in range(len(nodes))], dtype=torch.float64)
     weights: list[float] = torch.linalg.solve(vandermonde, torch.tensor(moments, dtype=torch.float64)).tolist()
     return weights
+
+
+def _moments(h: float, c: float, count: int) -> list[float]:
+    x = c * h
+    if abs(x) < _SERIES:
+        return [
+            c * h ** (j + 1) * sum(x**k / (math.factorial(k) * (k + j + 1)) for k in range(18)) for j in range(count)
+        ]
+    moments = [math.expm1(x)]
+    for j in range(1, count):
+        moments.append(math.exp(x) * h**j - j / c * moments[-1])
+    return moments
+
+
+def _series(x: float, j: int) -> float:
+    """Integral over [0, 1] of e^(x y) y^j dy."""
+    return sum(x**k / (math.factorial(k) * (k + j + 1)) for k in range(18))
+
+
+def _lambda(level: Level) -> float:
+    return math.log(level[0] / level[1])

@@ -175,9 +175,8 @@ class Upscaler:
             tiled(denoiser, layout, packed, self.tiling.batch),
             self._noise(layout, origin, 0).mul_(float(levels[0, 1])),
             levels,
-            order=sampler.order,
-            variance=sampling.ddim_variance(sampler.eta) if sampler.eta else None,
-            noise=lambda i: self._noise(layout, origin, i + 1),
+            sampler,
+            lambda i: self._noise(layout, origin, i + 1),
         )
         for step in steps:
             last = step.u_0  # earlier ones are let go
