@@ -28,7 +28,8 @@ from dreamsr.engine import job, optimize, planning
 from dreamsr.engine.compilation import compiled, unavailable, warm_up
 from dreamsr.engine.device import has_bf16
 from dreamsr.engine.outputs import Sizing
-from dreamsr.engine.upscaler import Settings, Upscaler, count_steps
+from dreamsr.engine.schedule import Settings
+from dreamsr.engine.upscaler import Upscaler, count_steps
 from dreamsr.engine.work import Job
 from dreamsr.files import checkpoint, hub
 from dreamsr.files.checkpoint import Model

@@ -96,6 +96,7 @@ class TunedGrid:
     sampler: SamplerName
     lambdas: tuple[float, ...]
     """Increasing; as many as there are steps."""
+    noise_scale: float
     weights: str
     """Digest of the weights that it was tuned for; with others it is not used."""
     objective: str
@@ -115,6 +116,10 @@ class SamplingConfig:
     """The first level of the grid; a single step is taken at the noisiest level of the process instead."""
     lambda_end: float = 2.0
     """The last evaluated level of the grid; the step after it ends at sigma = 0."""
+    noise_scale: float = 1.0
+    """Factor on the noise that sampling starts from; above 1 it leaves more texture."""
+    fidelity: float = 0.0
+    """From 0, the sample, to 1, the first estimate of the picture: their mixture."""
     tuned: tuple[TunedGrid, ...] = ()
     """What `dreamsr tune` found, for certain numbers of steps and certain weights."""
 
@@ -122,6 +127,8 @@ class SamplingConfig:
         _require(self.steps >= 1, "sampling.steps", "at least 1", self.steps)
         ends = (self.lambda_start, self.lambda_end)
         _require(ends[0] < ends[1], "sampling.lambda_*", "lambda_start < lambda_end", ends)
+        _require(self.noise_scale >= 0, "sampling.noise_scale", "at least 0", self.noise_scale)
+        _require(0 <= self.fidelity <= 1, "sampling.fidelity", "between 0 and 1", self.fidelity)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from pathlib import Path
 from dreamsr.data.degrade import degrade
 from dreamsr.engine.device import choose_device, choose_dtype
 from dreamsr.engine.evaluator import Measure, crop_to_multiple, load_lpips
-from dreamsr.engine.upscaler import Settings, Upscaler
+from dreamsr.engine.schedule import Settings
+from dreamsr.engine.upscaler import Upscaler
 from dreamsr.files import checkpoint, hub, images
 from dreamsr.metrics import luma, psnr
 

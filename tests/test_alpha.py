@@ -7,7 +7,8 @@ import torch
 from conftest import photo
 
 from dreamsr.core import alpha as transparency
-from dreamsr.engine.upscaler import Settings, Upscaler
+from dreamsr.engine.schedule import Settings
+from dreamsr.engine.upscaler import Upscaler
 from dreamsr.files import checkpoint, hub, images
 from dreamsr.files.images import Picture
 

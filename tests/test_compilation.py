@@ -8,7 +8,8 @@ from conftest import photo
 
 from dreamsr.engine import compilation
 from dreamsr.engine.compilation import PAYS, worthwhile
-from dreamsr.engine.upscaler import Settings, Upscaler
+from dreamsr.engine.schedule import Settings
+from dreamsr.engine.upscaler import Upscaler
 from dreamsr.errors import UsageError
 from dreamsr.files.checkpoint import Model
 

@@ -10,7 +10,8 @@ from PIL import Image
 from programs import Program, visible
 from torch import Tensor
 
-from dreamsr.engine.upscaler import Settings, Upscaler
+from dreamsr.engine.schedule import Settings
+from dreamsr.engine.upscaler import Upscaler
 from dreamsr.files import checkpoint, hub, images
 from dreamsr.files.images import Picture
 

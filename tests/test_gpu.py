@@ -6,7 +6,8 @@ from conftest import photo
 
 from dreamsr.core.noise import normal
 from dreamsr.data.degrade import degrade
-from dreamsr.engine.upscaler import Settings, Upscaler
+from dreamsr.engine.schedule import Settings
+from dreamsr.engine.upscaler import Upscaler
 from dreamsr.files import checkpoint, hub
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")]

@@ -24,7 +24,8 @@ from rich.console import Console
 from dreamsr.cli import console
 from dreamsr.engine.outputs import Sizing
 from dreamsr.engine.planning import Task
-from dreamsr.engine.upscaler import Settings, Upscaler
+from dreamsr.engine.schedule import Settings
+from dreamsr.engine.upscaler import Upscaler
 from dreamsr.engine.work import Job
 from dreamsr.engine.worker import Worker
 from dreamsr.errors import DiskFullError

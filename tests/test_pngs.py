@@ -236,7 +236,7 @@ EXIF = Image.Exif()
 EXIF.update({0x0112: 6, 0x010F: "a camera", 0x011A: 300.0, 0x011B: 300.0, 0x0128: 2, 0x0100: 11, 0x013B: "Zoë"})
 EXIF[0x8769] = {0x9003: "2026:01:02 03:04:05", 0xA002: 11, 0xA003: 9, 0x927C: bytes(40), 0x829A: 0.01}
 EXIF[0x8825] = {1: "N", 2: (52.0, 31.0, 12.5)}
-XMP = provenance.embed(b"", Provenance("d", "m", "0", "ddim", "lambda", 1, 1, 4.0, 416, "fp32", "a.png"))
+XMP = provenance.embed(b"", Provenance("d", "m", "0", "ddim", "auto", "", 1, 0.0, 1, 0.0, 1, 4.0, 416, "fp32", "a.png"))
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 CHECK = """
 import sys

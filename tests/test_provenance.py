@@ -16,7 +16,21 @@ from dreamsr.files import images, provenance
 from dreamsr.files.images import Metadata, Picture, Provenance
 
 MADE = Provenance(
-    "dreamsr 1.2", "some/model@main", "ab" * 32, "ddim", "lambda -4 2", 4, 7, 3.5, 416, "fp32", "a cat.jpg"
+    software="dreamsr 1.2",
+    model="some/model@main",
+    model_sha256="ab" * 32,
+    sampler="ddim",
+    grid="auto",
+    schedule="ddim, lambda -4 2",
+    steps=4,
+    fidelity=0.25,
+    samples=1,
+    consistency=0.0,
+    seed=7,
+    scale=3.5,
+    tile=416,
+    dtype="fp32",
+    source="a cat.jpg",
 )
 XMP = (
     b'<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
@@ -85,7 +99,8 @@ def test_the_command_makes_the_same_file_again(
     suffix: str, program: Program, picture: Path, tiny_file: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / f"out.{suffix}"
-    options = ["--steps", 2, "--seed", 3, "-s", 3, "--sampler", "ddpm", "--tile", 128]
+    options = ["--grid", "-3,1", "--seed", 3, "-s", 3, "--sampler", "ddpm", "--tile", 128, "--fidelity", 0.3]
+    options += ["--samples", 2, "--consistency", 0.5]
     assert program("upscale", picture, target, "-m", tiny_file, *options)[0] == 0
     first = target.read_bytes()
     assert str(tmp_path).encode() not in first
@@ -95,7 +110,8 @@ def test_the_command_makes_the_same_file_again(
     assert facts["model"] == "tiny.safetensors"
     assert facts["model_sha256"] == hashlib.sha256(tiny_file.read_bytes()).hexdigest()
     assert (facts["source"], facts["steps"], facts["seed"], facts["scale"]) == ("a cat.png", "2", "3", "3.0")
-    assert (facts["sampler"], facts["grid"]) == ("ddpm", "lambda -4 2")
+    assert (facts["sampler"], facts["grid"], facts["schedule"]) == ("ddpm", "-3,1", "ddpm, -3,1")
+    assert (facts["fidelity"], facts["samples"], facts["consistency"]) == ("0.3", "2", "0.5")
     assert facts["software"].startswith("dreamsr ")
     assert (facts["size"], facts["mode"], facts["depth"]) == ("90x60", "RGB", "8")
     target.unlink()

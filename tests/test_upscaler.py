@@ -17,7 +17,8 @@ from dreamsr.engine import upscaler as upscaler_module
 from dreamsr.engine.device import choose_dtype
 from dreamsr.engine.evaluator import Measure, evaluate_model, load_lpips, means
 from dreamsr.engine.outputs import output_size
-from dreamsr.engine.upscaler import HALO, Settings, Upscaler
+from dreamsr.engine.schedule import Settings
+from dreamsr.engine.upscaler import HALO, Upscaler
 from dreamsr.errors import UsageError
 from dreamsr.files import checkpoint, hub
 from dreamsr.files.checkpoint import Model

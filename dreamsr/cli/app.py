@@ -13,6 +13,7 @@ from dreamsr.cli.export import export
 from dreamsr.cli.info import info
 from dreamsr.cli.models import models
 from dreamsr.cli.train import train
+from dreamsr.cli.tune import tune
 from dreamsr.cli.upscale import upscale
 from dreamsr.errors import DreamSRError, UsageError
 
@@ -43,6 +44,7 @@ def _root(
 
 app.command("upscale")(upscale)
 app.command("train")(train)
+app.command("tune")(tune)
 app.command("eval")(evaluate)
 app.command("export")(export)
 app.command("models")(models)

@@ -26,7 +26,7 @@ def evaluate(
         int | None, typer.Option("--scale", "-s", help="Reduction; two folders: measure bicubic beside them.")
     ] = None,
     steps: Annotated[str, typer.Option(help="Step counts to measure, as 1,4,10,50.")] = "1,4",
-    sampler: options.Sampler = None,
+    sampler: options.Sampler = "auto",
     crop: Annotated[int, typer.Option(help="Border left out of PSNR and SSIM on Y.")] = 4,
     lpips_weights: options.LpipsWeights = None,
     seed: options.Seed = 0,
@@ -42,7 +42,8 @@ def evaluate(
     cut to a multiple of the scale, reduced, upscaled and compared; bicubic is measured beside it.
     """
     from dreamsr.engine import evaluator
-    from dreamsr.engine.upscaler import Settings, Upscaler
+    from dreamsr.engine.schedule import Settings
+    from dreamsr.engine.upscaler import Upscaler
     from dreamsr.files import images
 
     if crop < 0:

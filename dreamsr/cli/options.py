@@ -20,7 +20,46 @@ Model = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 Dtype = Annotated[str, typer.Option(help="auto, fp32, bf16, fp16: precision of the network.")]
 Seed = Annotated[int, typer.Option(help="Seed of the noise; the same seed makes the same picture.")]
-Sampler = Annotated[str | None, typer.Option(help="ddim, ddpm, dpmpp-2m (default: the model's)")]
+Sampler = Annotated[
+    str,
+    typer.Option(
+        help="auto, ddim, ddpm, dpmpp-2m, dpmpp-2m-sde, dpmpp-3m, deis, unipc, resshift; "
+        "auto: what the model was tuned for at this number of steps, else its own.",
+        rich_help_panel="Sampling",
+    ),
+]
+Grid = Annotated[
+    str,
+    typer.Option(
+        help="Spacing of the noise levels: auto, lambda, time, quadratic, karras, or the levels: --grid=-4,-1,0.5,2.",
+        rich_help_panel="Sampling",
+    ),
+]
+Fidelity = Annotated[
+    float | None,
+    typer.Option(
+        help="0: all the texture; 1: the mean picture, with the best PSNR and nothing invented (default: the model's)",
+        rich_help_panel="Sampling",
+    ),
+]
+Samples = Annotated[
+    int, typer.Option(help="Mean of so many samples; takes so many times as long.", rich_help_panel="Sampling")
+]
+Uncertainty = Annotated[
+    bool,
+    typer.Option(
+        "--uncertainty",
+        help="Map where the samples differ: NAME_uncertainty.png (16-bit gray), NAME_uncertainty_preview.png.",
+        rich_help_panel="Sampling",
+    ),
+]
+Consistency = Annotated[
+    float,
+    typer.Option(
+        help="0 to 1: make the output agree with the input when it is reduced again; for cleanly reduced inputs.",
+        rich_help_panel="Sampling",
+    ),
+]
 Tile = Annotated[
     int | None,
     typer.Option("--tile", "-t", help="Largest side of a tile in output pixels (default: 1088 on a CPU, else 512)"),

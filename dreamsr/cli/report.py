@@ -119,6 +119,7 @@ def _line(result: "Result") -> str:
         return f"skipped: {task.target} {result.message} (--overwrite makes it again)" if result.message else ""
     notes = [f"made again: {result.message}"] if result.message else []
     notes += ["by another process"] if result.elsewhere else []
+    notes += [] if result.agreement is None else [f"LR-PSNR {result.agreement:.1f} dB"]
     return "; ".join([f"{task.source} -> {task.target} {width}x{height}", *notes, *result.warnings])
 
 
@@ -131,6 +132,7 @@ def _document(result: "Result") -> dict[str, Any]:
         "width": result.size[1],
         "height": result.size[0],
         "seconds": round(result.seconds, 3),
+        "psnr_lr": result.agreement,
         "warnings": list(result.warnings),
     }
 

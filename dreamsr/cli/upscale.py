@@ -23,7 +23,12 @@ def upscale(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The same as OUT.")] = None,
     model: options.Model = options.DEFAULT,
     steps: Annotated[int | None, typer.Option(help="Sampling steps (default: the model's)")] = None,
-    sampler: options.Sampler = None,
+    sampler: options.Sampler = "auto",
+    grid: options.Grid = "auto",
+    fidelity: options.Fidelity = None,
+    samples: options.Samples = 1,
+    uncertainty: options.Uncertainty = False,
+    consistency: options.Consistency = 0.0,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
@@ -56,10 +61,13 @@ def upscale(
         raise UsageError(f"OUT is given twice: {target} and {output}", "leave one out")
     if not source.exists():
         raise UsageError(f"{source} does not exist", "give a picture or a folder of pictures")
-    sizing, naming = Sizing(scale, max_side, width, height), Naming(format, quality, suffix, compare)
+    if uncertainty and samples < 2:
+        raise UsageError(f"--uncertainty compares samples, --samples is {samples}", "add --samples 8")
+    sizing, naming = Sizing(scale, max_side, width, height), Naming(format, quality, suffix, compare, uncertainty)
 
     from dreamsr.engine import planning
-    from dreamsr.engine.upscaler import Settings, Upscaler, count_steps
+    from dreamsr.engine.schedule import Settings
+    from dreamsr.engine.upscaler import Upscaler, count_steps
     from dreamsr.engine.work import Job, describe
     from dreamsr.files import checkpoint, hub
     from dreamsr.files.manifest import Manifest, file_digest
@@ -67,7 +75,7 @@ def upscale(
     ranks = Ranks.from_environment()
     if ranks.rank:
         console.hush()
-    settings = Settings(steps, sampler, seed, tile, batch_size)
+    settings = Settings(steps, sampler, grid, seed, tile, batch_size, fidelity, samples, consistency)
     file = hub.resolve(model)
     loaded = checkpoint.load_model(file)
     sizing.check(loaded.config.scale)

@@ -23,6 +23,8 @@ class Naming:
     """Appended to the stem; None: nothing in a folder, the scale or size beside a single picture."""
     compare: bool = False
     """Whether every output gets a sheet of before and after beside it."""
+    uncertainty: bool = False
+    """Whether every output gets maps of how far its samples differ beside it."""
 
     def __post_init__(self) -> None:
         if self.suffix and Path(f"a{self.suffix}").name != f"a{self.suffix}":

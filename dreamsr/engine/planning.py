@@ -33,11 +33,13 @@ class Task:
     remarks: tuple[str, ...] = ()
     sheet: Path | None = None
     """Where before and after are to be drawn."""
+    maps: tuple[Path, Path] | None = None
+    """Where the deviation of the samples is to be written, as numbers and in colours."""
 
     @property
     def files(self) -> list[Path]:
-        """All that is written for this task."""
-        return [self.target, *filter(None, [self.sheet])]
+        """All that is written for this task, the picture first."""
+        return [self.target, *filter(None, [self.sheet]), *(self.maps or ())]
 
     @property
     def megapixels(self) -> float:
@@ -99,7 +101,13 @@ def _task(path: Path, place: _Place, sizing: Sizing, largest: int, naming: Namin
         problem,
         remarks,
         target.with_name(f"{target.stem}_compare.png") if naming.compare else None,
+        _maps(target) if naming.uncertainty else None,
     )
+
+
+def _maps(target: Path) -> tuple[Path, Path]:
+    numbers = target.with_name(f"{target.stem}_uncertainty.png")
+    return numbers, numbers.with_stem(f"{numbers.stem}_preview")
 
 
 def _look(path: Path, sizing: Sizing, largest: int) -> tuple[Header | None, Size, str]:

@@ -48,8 +48,8 @@ class Judge:
             return Verdict("make", "the settings changed")
         if not _same_input(task, entry):
             return Verdict("make", "the input changed")
-        if task.sheet and not task.sheet.exists():
-            return Verdict("make", "its sheet is missing")
+        if missing := [path.name for path in task.files if not path.exists()]:
+            return Verdict("make", f"{missing[0]} is missing")
         return Verdict("skip", entry=entry)
 
 

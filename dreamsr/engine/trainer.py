@@ -20,14 +20,14 @@ from torch import Tensor
 
 import dreamsr
 from dreamsr.config import TrainConfig, apply_overrides, from_dict, to_dict
-from dreamsr.core.process import Process
 from dreamsr.core.resize import bicubic
 from dreamsr.data import dataset
 from dreamsr.data.degrade import degrade
 from dreamsr.engine.compilation import compiled
 from dreamsr.engine.evaluator import crop_to_multiple
 from dreamsr.engine.optimize import Progress, State, new_state, train
-from dreamsr.engine.upscaler import Settings, Upscaler, count_steps
+from dreamsr.engine.schedule import Settings, schedule
+from dreamsr.engine.upscaler import Upscaler, count_steps
 from dreamsr.errors import DreamSRError, UsageError
 from dreamsr.files import checkpoint, hub, images
 from dreamsr.files.atomic import atomic
@@ -97,8 +97,7 @@ def create(config: TrainConfig, data: Path, val: Path | None, out: Path) -> Run:
     for folder in (data, val):
         if folder is not None and not images.find(folder):
             raise UsageError(f"no {images.KINDS} picture in {folder}")
-    own = config.model.sampling
-    Process(config.model.process).levels(own.steps, own.grid, (own.lambda_start, own.lambda_end))
+    schedule(config.model, Settings())  # a model that cannot be sampled is not worth training
     data, val = data.absolute(), val.absolute() if val else None
     return Run(config, data, val, _digest(data, val))
 

@@ -1,18 +1,21 @@
 """Pictures in, larger pictures out: the sampling loop over bags of tiles."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from dreamsr.config import TILE
 from dreamsr.core import noise, sampling
+from dreamsr.core.consistency import Projection
 from dreamsr.core.denoiser import Denoiser, Network
 from dreamsr.core.resize import bicubic
 from dreamsr.core.tiling import Layout, Span, spans, tiled
 from dreamsr.engine.device import Tiling, tiling
+from dreamsr.engine.schedule import Schedule, Settings, schedule
 from dreamsr.errors import UsageError
 from dreamsr.files.checkpoint import Model
 
@@ -31,25 +34,16 @@ CONTEXT = 4
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How to sample; what is None comes from the model's configuration."""
+class Enlarged:
+    """A picture of the model's size."""
 
-    steps: int | None = None
-    sampler: str | None = None
-    seed: int = 0
-    tile: int | None = None
-    """Largest side of a tile in output pixels (default: as suits the device, as below)."""
-    batch: int | None = None
-    """Tiles of one network call."""
+    color: Tensor
+    """(3, H, W) in [-1, 1]"""
+    deviation: Tensor | None = None
+    """(H, W): standard deviation of its samples in units of the whole range, 0 to 0.5; None for one sample."""
 
-    def __post_init__(self) -> None:
-        if self.steps is not None and self.steps < 1:
-            raise UsageError(f"--steps is {self.steps}; expected a whole number of at least 1")
-        if self.batch is not None and self.batch < 1:
-            raise UsageError(f"--batch-size is {self.batch}; expected a whole number of at least 1")
-        if self.sampler is not None and self.sampler not in sampling.SAMPLERS:
-            known = ", ".join(sampling.SAMPLERS)
-            raise UsageError(f"sampler {self.sampler!r} is unknown", f"use one of {known}")
+    def cpu(self) -> "Enlarged":
+        return Enlarged(self.color.cpu(), None if self.deviation is None else self.deviation.cpu())
 
 
 @dataclass(frozen=True)
@@ -64,6 +58,11 @@ class Upscaler:
     def __post_init__(self) -> None:
         granularity = self.model.network.granularity
         tile = self.tiling.tile
+        if self.settings.consistency and self.model.config.degradation != "bicubic":
+            raise UsageError(
+                f"--consistency needs a model of bicubic reduction; this one is for {self.model.config.degradation}",
+                "leave --consistency out",
+            )
         if tile % granularity or tile <= 2 * self.halo:
             raise UsageError(
                 f"--tile is {tile}; expected a multiple of {granularity} above {2 * self.halo}", f"try --tile {TILE}"
@@ -84,17 +83,19 @@ class Upscaler:
         own = self.model.denoiser
         return replace(own, network=self.network) if self.network else own
 
-    @property
-    def levels(self) -> Tensor:
-        """The sampling grid, float64 (steps + 1, 2)."""
-        own, process = self.model.config.sampling, self.denoiser.process
-        # a single step is taken where training puts its extra share
-        start = own.lambda_start if self.steps > 1 else process.span[0]
-        return process.levels(self.steps, own.grid, (start, own.lambda_end))
+    @cached_property
+    def schedule(self) -> Schedule:
+        return schedule(self.model.config, self.settings)
 
     @property
     def steps(self) -> int:
-        return self.settings.steps or self.model.config.sampling.steps
+        return self.schedule.steps
+
+    @property
+    def fidelity(self) -> float:
+        """Share of the first estimate in the picture."""
+        own, asked = self.model.config.sampling.fidelity, self.settings.fidelity
+        return own if asked is None else asked
 
     @property
     def halo(self) -> int:
@@ -122,34 +123,44 @@ class Upscaler:
         scale = self.model.config.scale
         return len(self.layout([(scale * size[0], scale * size[1])]).tiles)
 
-    @torch.inference_mode()
     def __call__(self, pictures: Sequence[Tensor]) -> list[Tensor]:
-        """Upscale pictures (3, h, w) in [-1, 1] together to (3, scale h, scale w).
+        """Upscale pictures (3, h, w) in [-1, 1] together to (3, scale h, scale w)."""
+        return [enlarged.color for enlarged in self.enlarge(pictures)]
+
+    @torch.inference_mode()
+    def enlarge(self, pictures: Sequence[Tensor]) -> list[Enlarged]:
+        """Upscale pictures (3, h, w) in [-1, 1] together.
 
         A picture's result depends neither on the others of the call nor on their order. One that is
         larger than a block is solved block by block and comes on the CPU.
         """
         large = [max(self._enlarged(x)) > WHOLE for x in pictures]
         if any(large) and len(pictures) > 1:
-            return [self([x])[0] for x in pictures]
+            return [self.enlarge([x])[0] for x in pictures]
         if any(large):
             return [self._in_blocks(pictures[0])]
-        return self._solve([bicubic(self._load(x)[None], self._enlarged(x))[0] for x in pictures])
+        loaded = [self._load(x) for x in pictures]
+        return self._solve([bicubic(x[None], self._enlarged(x))[0] for x in loaded], loaded)
 
-    def _in_blocks(self, picture: Tensor) -> Tensor:
+    def _in_blocks(self, picture: Tensor) -> Enlarged:
         """A large picture from blocks that reach over what is kept of them by margins."""
         height, width = self._enlarged(picture)
-        out = torch.empty(3, height, width)
+        color = torch.empty(3, height, width)
+        deviation = torch.empty(height, width) if self.settings.samples > 1 else None
         for rows in self._blocks(height):
             for columns in self._blocks(width):
-                (block,) = self._solve([self._anchor(picture, rows, columns)], (rows.start, columns.start))
-                out[:, rows.place(), columns.place()] = block[:, rows.kept(), columns.kept()]
-        return out
+                anchor, seen = self._anchor(picture, rows, columns), self._window(picture, rows, columns)
+                (block,) = self._solve([anchor], [self._load(seen)], (rows.start, columns.start))
+                place, kept = (rows.place(), columns.place()), (rows.kept(), columns.kept())
+                color[:, *place] = block.color[:, *kept]
+                if deviation is not None and block.deviation is not None:
+                    deviation[place] = block.deviation[kept]
+        return Enlarged(color, deviation)
 
     def _blocks(self, length: int) -> list[Span]:
-        """Blocks along an axis; they begin where tiles of the whole could."""
-        grain = self.model.network.granularity
-        blocks = spans(math.ceil(length / grain) * grain, BLOCK, MARGIN, grain)
+        """Blocks along an axis; they begin where tiles of the whole could, and pixels of the input do."""
+        grain = math.lcm(self.model.network.granularity, self.model.config.scale)
+        blocks = spans(math.ceil(length / grain) * grain, BLOCK, math.ceil(MARGIN / grain) * grain, grain)
         return [replace(span, stop=min(span.stop, length), last=min(span.last, length)) for span in blocks]
 
     def _anchor(self, picture: Tensor, rows: Span, columns: Span) -> Tensor:
@@ -162,34 +173,81 @@ class Upscaler:
         top, left = scale * near[0].start, scale * near[1].start
         return enlarged[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
 
+    def _window(self, picture: Tensor, rows: Span, columns: Span) -> Tensor:
+        """What a block is made of."""
+        scale = self.model.config.scale
+        return picture[:, rows.start // scale : rows.stop // scale, columns.start // scale : columns.stop // scale]
+
     def _load(self, picture: Tensor) -> Tensor:
         return picture.to(self.model.device, torch.float32)
 
-    def _solve(self, anchors: Sequence[Tensor], origin: Size = (0, 0)) -> list[Tensor]:
-        """Pictures (3, H, W) of anchors (3, H, W) whose first pixel lies at `origin`."""
+    def _solve(self, anchors: Sequence[Tensor], inputs: Sequence[Tensor], origin: Size = (0, 0)) -> list[Enlarged]:
+        """Pictures of anchors (3, H, W), whose first pixel lies at `origin`, and inputs (3, h, w)."""
         layout = self.layout([(x.shape[1], x.shape[2]) for x in anchors])
         packed = layout.pack(anchors)
-        sampler = sampling.SAMPLERS[self.settings.sampler or self.model.config.sampling.sampler]
-        levels, denoiser = self.levels, self.denoiser
-        steps = sampling.solve(
-            tiled(denoiser, layout, packed, self.tiling.batch),
-            self._noise(layout, origin, 0).mul_(float(levels[0, 1])),
-            levels,
-            sampler,
-            lambda i: self._noise(layout, origin, i + 1),
-        )
-        for step in steps:
+        process = self.denoiser.process
+        denoise = tiled(self.denoiser, layout, packed, self.tiling.batch)
+        if self.settings.consistency:
+            denoise = self._consistent(denoise, layout, anchors, inputs)
+
+        def sample(number: int) -> Tensor:
+            return process.to_x(self._sample(denoise, layout, origin, number), packed)
+
+        if self.settings.samples == 1:
+            return [Enlarged(color) for color in layout.unpack(sample(0))]
+        mean, variance = _moments(sample(number) for number in range(self.settings.samples))
+        spread = [variance.mean(0).sqrt() / 2 for variance in layout.unpack(variance)]
+        return [Enlarged(*both) for both in zip(layout.unpack(mean), spread, strict=True)]
+
+    def _sample(self, denoise: sampling.Denoise, layout: Layout, origin: Size, number: int) -> Tensor:
+        """The packed u_0 of one sample, with its share of the first estimate."""
+        plan = self.schedule
+        start = self._noise(layout, origin, number, 0).mul_(plan.noise_scale * float(plan.levels[0, 1]))
+        first = None
+        for step in sampling.solve(
+            denoise, start, plan.levels, plan.sampler, lambda i: self._noise(layout, origin, number, i + 1)
+        ):
             last = step.u_0  # earlier ones are let go
-        return layout.unpack(denoiser.process.to_x(last, packed))
+            if step.i == 0 and self.fidelity > 0:
+                first = last
+        return last if first is None else torch.lerp(last, first, self.fidelity)
+
+    def _consistent(
+        self, denoise: sampling.Denoise, layout: Layout, anchors: Sequence[Tensor], inputs: Sequence[Tensor]
+    ) -> sampling.Denoise:
+        """`denoise` whose pictures, reduced, come nearer to the inputs."""
+        process, weight = self.denoiser.process, self.settings.consistency
+        projections = [Projection.of(size, self.model.config.scale, self.model.device) for size in layout.sizes]
+
+        def moved(u: Tensor, level: Tensor) -> Tensor:
+            u_0 = denoise(u, level)
+            for part, anchor, known, projection in zip(layout.unpack(u_0), anchors, inputs, projections, strict=True):
+                part.add_(projection.correction(process.to_x(part, anchor), known), alpha=weight * process.config.k)
+            return u_0
+
+        return moved
 
     def _enlarged(self, picture: Tensor) -> Size:
         scale = self.model.config.scale
         return scale * picture.shape[-2], scale * picture.shape[-1]
 
-    def _noise(self, layout: Layout, origin: Size, step: int) -> Tensor:
-        key = (self.settings.seed, 0, step)
+    def _noise(self, layout: Layout, origin: Size, sample: int, step: int) -> Tensor:
+        key = (self.settings.seed, sample, step)
         fields = [noise.normal(key, size, origin, device=self.model.device).flatten() for size in layout.canvases]
         return torch.cat(fields)
+
+
+def _moments(samples: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and unbiased variance, one sample after the other (Welford)."""
+    mean = next(samples)
+    squares = torch.zeros_like(mean)
+    count = 1
+    for sample in samples:
+        count += 1
+        difference = sample - mean
+        mean = mean + difference / count
+        squares.addcmul_(difference, sample - mean)
+    return mean, squares / (count - 1)
 
 
 def count_steps(steps: int) -> str:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from torch import Tensor
+
 from dreamsr import __version__
 from dreamsr.engine.outputs import Size, Sizing
 from dreamsr.engine.planning import Task
@@ -31,11 +33,16 @@ class Job:
     def settings(self) -> str:
         """Digest of all that decides the bytes of an output, but for its input and the format, which its name tells."""
         own, model, tiling = self.upscaler.settings, self.upscaler.model, self.upscaler.tiling
+        plan = self.upscaler.schedule
         return digest(
             {
                 "model": self.model,
-                "steps": self.upscaler.steps,
-                "sampler": own.sampler or model.config.sampling.sampler,
+                "sampler": plan.name,
+                "levels": plan.levels.tolist(),
+                "noise_scale": plan.noise_scale,
+                "fidelity": self.upscaler.fidelity,
+                "samples": own.samples,
+                "consistency": own.consistency,
                 "seed": own.seed,
                 "size": str(self.sizing) or f"--scale {model.config.scale}",
                 "dtype": str(model.denoiser.dtype),
@@ -70,6 +77,8 @@ class Result:
     seconds: float = 0.0
     """Decoding, its share of the network's time, and encoding."""
     warnings: tuple[str, ...] = ()
+    agreement: float | None = None
+    """PSNR between the picture, reduced again, and its input; None where the model's reduction is not known."""
     elsewhere: bool = False
     """Another process did it."""
 
@@ -86,6 +95,9 @@ class Work:
     picture: Picture | None = None
     before: Picture | None = None
     """The input, where a sheet shows it."""
+    deviation: Tensor | None = None
+    """(H, W) of the output, where maps show it."""
+    agreement: float | None = None
     reason: str = ""
     entry: Entry | None = None
     """What the manifest is to know, as far as it is known before the end."""
@@ -94,16 +106,20 @@ class Work:
 
 def describe(upscaler: Upscaler, name: str, sha256: str) -> Provenance:
     """How `upscaler` makes pictures; its model is called `name`, and its file has this digest."""
-    own = upscaler.model.config.sampling
+    own, plan = upscaler.settings, upscaler.schedule
     precision = next(name for name, dtype in DTYPES.items() if dtype == upscaler.denoiser.dtype)
     return Provenance(
         software=f"dreamsr {__version__}",
         model=name,
         model_sha256=sha256,
-        sampler=upscaler.settings.sampler or own.sampler,
-        grid=f"{own.grid} {own.lambda_start:g} {own.lambda_end:g}",
-        steps=upscaler.steps,
-        seed=upscaler.settings.seed,
+        sampler=own.sampler,
+        grid=own.grid,
+        schedule=f"{plan.name}, {plan.grid}",
+        steps=plan.steps,
+        fidelity=upscaler.fidelity,
+        samples=own.samples,
+        consistency=own.consistency,
+        seed=own.seed,
         scale=float(upscaler.model.config.scale),
         tile=upscaler.tiling.tile,
         dtype=precision,

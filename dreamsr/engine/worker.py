@@ -12,7 +12,7 @@ from dreamsr.engine.planning import Task
 from dreamsr.engine.resume import Judge, Verdict
 from dreamsr.engine.work import Job, Result, Work, failure
 from dreamsr.errors import DiskFullError, DreamSRError
-from dreamsr.files import images, locks
+from dreamsr.files import images, locks, uncertainty
 from dreamsr.files.images import Picture
 from dreamsr.files.manifest import Entry, Manifest, file_digest
 
@@ -98,15 +98,16 @@ class Worker:
         try:
             if work.task.sheet and work.before:
                 images.write_sheet(work.task.sheet, _halves(work.before, picture))
+            if work.task.maps and work.deviation is not None:
+                uncertainty.write(*work.task.maps, work.deviation)
             lost = images.write(work.task.target, picture, self.job.quality)
         except DiskFullError:
             raise
         except DreamSRError as error:
             return failure(work.task, error)
         seconds = work.seconds + time.perf_counter() - start
-        return Result(
-            work.task, "done", work.reason, picture.size, seconds, (*work.task.remarks, *picture.remarks, *lost)
-        )
+        warnings = (*work.task.remarks, *picture.remarks, *lost)
+        return Result(work.task, "done", work.reason, picture.size, seconds, warnings, work.agreement)
 
     def _entry(self, task: Task) -> Entry | None:
         if self.manifest is None:
@@ -141,6 +142,7 @@ class Worker:
                 seconds=round(result.seconds, 3),
                 message=result.message,
                 warnings=result.warnings,
+                agreement=result.agreement,
                 time=datetime.now(UTC).isoformat(timespec="seconds"),
             )
         )
@@ -164,7 +166,8 @@ class Worker:
 
 def _elsewhere(task: Task, entry: Entry) -> Result:
     size = (entry.height, entry.width)
-    return Result(task, entry.status, entry.message, size, entry.seconds, tuple(entry.warnings), elsewhere=True)
+    warnings = tuple(entry.warnings)
+    return Result(task, entry.status, entry.message, size, entry.seconds, warnings, entry.agreement, elsewhere=True)
 
 
 def _halves(before: Picture, after: Picture) -> list[list[Tensor]]:

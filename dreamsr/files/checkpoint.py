@@ -1,6 +1,7 @@
 """Checkpoints: one .safetensors file holds the weights, and in its metadata what rebuilds the model."""
 
 import copy
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -91,7 +92,32 @@ def load_model(path: Path) -> Model:
         raise CheckpointError(f"{path} has no usable model configuration: {error}") from error
     network = build(config)
     load_weights(network, weights, path)
-    return Model(config, network.eval(), card)
+    return Model(_with_own_grids(config, network), network.eval(), card)
+
+
+def reconfigure(path: Path, target: Path, config: ModelConfig) -> None:
+    """Write the checkpoint `path` to `target`, which may be the same, with another configuration."""
+    metadata, weights = read_tensors(path)
+    with atomic(target) as temporary:
+        temporary.write_bytes(save(weights, {**metadata, "config": json.dumps(to_dict(config))}))
+
+
+def weights_digest(network: torch.nn.Module) -> str:
+    """SHA-256 of the names and float32 values of all weights."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy())
+    return digest.hexdigest()
+
+
+def _with_own_grids(config: ModelConfig, network: torch.nn.Module) -> ModelConfig:
+    """`config` without the grids that were tuned for other weights."""
+    if not config.sampling.tuned:
+        return config
+    digest = weights_digest(network)
+    own = tuple(grid for grid in config.sampling.tuned if grid.weights == digest)
+    return replace(config, sampling=replace(config.sampling, tuned=own))
 
 
 def describe(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -39,6 +39,8 @@ class Entry:
     seconds: float = 0.0
     message: str = ""
     warnings: tuple[str, ...] = field(default=())
+    agreement: float | None = None
+    """PSNR between the picture, reduced again, and its input."""
     time: str = ""
     """When it was written, UTC, ISO 8601."""
 

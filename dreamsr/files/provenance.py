@@ -32,8 +32,12 @@ class Provenance:
     model_sha256: str
     sampler: str
     grid: str
-    """Spacing of the levels, and the lambda of the first and the last."""
+    schedule: str
+    """What the sampler and the grid came to."""
     steps: int
+    fidelity: float
+    samples: int
+    consistency: float
     seed: int
     scale: float
     tile: int
@@ -45,7 +49,14 @@ class Provenance:
         """The command line that writes `target` again; into out/ where it has the name of its input."""
         target = f"out/{target}" if target == self.source else target
         options = {"model": self.model, "scale": f"{self.scale:.12g}", "steps": self.steps, "sampler": self.sampler}
-        options |= {"seed": self.seed, "tile": self.tile, "dtype": self.dtype}
+        options |= {"grid": self.grid, "fidelity": f"{self.fidelity:g}"}
+        options |= {
+            "samples": self.samples,
+            "consistency": f"{self.consistency:g}",
+            "seed": self.seed,
+            "tile": self.tile,
+            "dtype": self.dtype,
+        }
         words = [
             "dreamsr",
             "upscale",

@@ -1,0 +1,94 @@
+"""`dreamsr tune`"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from dreamsr.cli import console, options, setup
+from dreamsr.errors import UsageError
+
+if TYPE_CHECKING:
+    from dreamsr.config import TunedGrid
+    from dreamsr.engine.tuner import Objective, Pairs
+    from dreamsr.files.checkpoint import Model
+    from dreamsr.metrics import LPIPS
+
+
+def tune(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="What --model takes elsewhere.")],
+    data: Annotated[Path, typer.Option(help="High-resolution pictures; keep them apart from those you measure on.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The tuned model (default: MODEL, if it is a file of yours)")
+    ] = None,
+    steps: Annotated[str, typer.Option(help="Step counts to tune.")] = "2,4,8",
+    objective: Annotated[
+        Literal["lpips", "psnr"], typer.Option(help="lpips: LPIPS + 1 - SSIM; psnr: PSNR on Y.")
+    ] = "lpips",
+    pairs: Annotated[int, typer.Option(help="Pictures to tune on, spread over --data.")] = 16,
+    trials: Annotated[int, typer.Option(help="Candidates for every step count.")] = 80,
+    seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
+    lpips_weights: options.LpipsWeights = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    threads: options.Threads = None,
+) -> None:
+    """Search the noise levels and the sampler that a model is best sampled with at few steps.
+
+    What wins is written into the model's file, for its weights and this number of steps; `--sampler auto`,
+    the default, uses it. The same command finds the same. It is never worse on its pictures than before.
+    """
+    from dreamsr.engine import evaluator, tuner
+    from dreamsr.files import checkpoint, hub
+
+    counts = options.whole_numbers(steps)
+    if pairs < 1 or trials < 1:
+        raise UsageError(f"--pairs is {pairs}, --trials is {trials}; expected at least 1 of each")
+    file = hub.resolve(model)
+    target = _target(model, file, output)
+    lpips = evaluator.load_lpips(lpips_weights) if objective == "lpips" else None
+    if objective == "lpips" and lpips is None:
+        raise UsageError("LPIPS has no weights here", "give --lpips-weights FILE, or --objective psnr")
+    loaded = setup.load(model, device, dtype, threads)
+    chosen = tuner.load_pairs(data, pairs, loaded.config.scale)
+    console.say(f"tuning {loaded.config.name} on {len(chosen.inputs)} pictures of {data}, {objective}")
+    found = [_search(loaded, count, chosen, objective, lpips, trials, seed, data.resolve().name) for count in counts]
+    config = tuner.with_tuned(checkpoint.load_model(file), found).config
+    checkpoint.reconfigure(file, target, config)
+    console.data(str(target))
+
+
+def _target(model: str, file: Path, output: Path | None) -> Path:
+    if output is None and Path(model).exists():
+        return file
+    if output is None:
+        raise UsageError(f"{model} is not a file of yours", f"give the tuned model a place: -o {file.name}")
+    if output.suffix != ".safetensors":
+        raise UsageError(f"{output} has no suffix .safetensors", f"-o {output.stem}.safetensors")
+    return output
+
+
+def _search(
+    model: "Model",
+    steps: int,
+    pairs: "Pairs",
+    objective: "Objective",
+    lpips: "LPIPS | None",
+    trials: int,
+    seed: int,
+    data: str,
+) -> "TunedGrid":
+    from dreamsr.engine import tuner
+
+    first = tuner.starts(model, steps)
+    score = tuner.objective(model, pairs, objective, lpips)
+    limits = tuner.limits(model)
+    before = None
+    with console.progress(max(trials, len(first)), "trials") as advance:
+        for trial in tuner.search(score, first, limits, trials, seed):
+            before = trial.score if before is None else before
+            advance(f"{steps} steps", f"trial {trial.number}: {trial.score:.4f}, best {trial.best_score:.4f}")
+    grid = ", ".join(f"{x:g}" for x in trial.best.lambdas)
+    noise = f"noise x{trial.best.noise_scale:.3f}"
+    console.say(f"{steps} steps: {before:.4f} -> {trial.best_score:.4f} with {trial.best.sampler}, {noise}, at {grid}")
+    return tuner.tuned_grid(model, trial.best, objective, f"{len(pairs.inputs)} pictures of {data}")

@@ -1,0 +1,185 @@
+"""Searching the few levels that a model is best sampled at.
+
+An elitist evolution on pairs of pictures, all candidates with the same noise (AutoDiffusion, arXiv 2309.10438,
+and USF, arXiv 2312.07243, do the like with FID).
+"""
+
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dreamsr.config import Grid, SamplerName, TunedGrid
+from dreamsr.core.process import Process
+from dreamsr.core.sampling import SAMPLERS
+from dreamsr.data.degrade import degrade
+from dreamsr.engine.evaluator import crop_to_multiple
+from dreamsr.engine.schedule import Settings, schedule
+from dreamsr.engine.upscaler import Upscaler
+from dreamsr.errors import UsageError
+from dreamsr.files import checkpoint, images
+from dreamsr.files.checkpoint import Model
+from dreamsr.metrics import LPIPS, luma, psnr, ssim
+
+Objective = Literal["lpips", "psnr"]
+PARENTS = 4
+SPREAD = (0.5, 0.05)
+"""Standard deviation of the moves in lambda, of the first and of the last trial; a tenth of it in log noise scale."""
+GAP = 0.05
+"""Least distance of two levels in lambda."""
+GRIDS: tuple[Grid, ...] = ("lambda", "karras", "time", "quadratic")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What the search moves."""
+
+    sampler: SamplerName
+    lambdas: tuple[float, ...]
+    noise_scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A candidate with its score, and the best so far."""
+
+    number: int
+    candidate: Candidate
+    score: float
+    best: Candidate
+    best_score: float
+
+
+def search(
+    score: Callable[[Candidate], float],
+    first: Sequence[Candidate],
+    limits: tuple[float, float],
+    trials: int,
+    seed: int,
+) -> Iterator[Trial]:
+    """Minimise `score`: all of `first`, then children of the best so far, up to `trials` in all.
+
+    limits: the lowest and the highest lambda. Never worse than the best of `first`; the same under the same seed.
+    """
+    rng = random.Random(seed)
+    known: list[tuple[float, Candidate]] = []
+    for number in range(max(trials, len(first))):
+        if number < len(first):
+            candidate = first[number]
+        else:
+            spread = SPREAD[0] * (SPREAD[1] / SPREAD[0]) ** (number / trials)
+            candidate = _child(rng.choice(known[:PARENTS])[1], limits, spread, rng)
+        value = score(candidate)
+        known.append((value, candidate))
+        known.sort(key=lambda scored: scored[0])
+        yield Trial(number + 1, candidate, value, known[0][1], known[0][0])
+
+
+def _child(parent: Candidate, limits: tuple[float, float], spread: float, rng: random.Random) -> Candidate:
+    moved = sorted(x + rng.gauss(0, spread) for x in parent.lambdas)
+    allowed = [name for name in _deterministic() if SAMPLERS[name].least_steps <= len(moved)]
+    sampler = rng.choice(allowed) if rng.random() < 0.25 else parent.sampler
+    noise_scale = parent.noise_scale * math.exp(rng.gauss(0, spread / 10))
+    return Candidate(sampler, _apart(moved, limits), noise_scale)
+
+
+def _deterministic() -> list[SamplerName]:
+    return [name for name, sampler in SAMPLERS.items() if sampler.variance is None]
+
+
+def _apart(lambdas: Sequence[float], limits: tuple[float, float]) -> tuple[float, ...]:
+    """The nearest increasing lambdas, to four digits, that lie inside of the limits and at least GAP apart."""
+    low, high = limits
+    result: list[float] = []
+    for i, x in enumerate(lambdas):
+        room = high - GAP * (len(lambdas) - 1 - i)
+        result.append(min(max(x, low if not result else result[-1] + GAP), room))
+    return tuple(math.floor(x * 1e4) / 1e4 if x > low else x for x in result)
+
+
+def limits(model: Model) -> tuple[float, float]:
+    """The lambdas that the model was trained on."""
+    return Process(model.config.process).span
+
+
+def starts(model: Model, steps: int) -> list[Candidate]:
+    """What sampling is without tuning, and the other spacings and samplers between the same ends."""
+    own, process = model.config.sampling, Process(model.config.process)
+    usual = schedule(replace(model.config, sampling=replace(own, tuned=())), Settings(steps=steps))
+    found = [Candidate(usual.name, _lambdas(usual.levels), usual.noise_scale)]
+    span = max(own.lambda_start, process.span[0]), min(own.lambda_end, process.span[1])
+    for grid in GRIDS:
+        lambdas = _lambdas(process.levels(steps, grid, span))
+        names = [name for name in _deterministic() if SAMPLERS[name].least_steps <= steps]
+        found += [Candidate(name, lambdas, own.noise_scale) for name in names]
+    return list(dict.fromkeys(found))
+
+
+def _lambdas(levels: Tensor) -> tuple[float, ...]:
+    rows = levels[:-1]
+    return tuple(torch.log(rows[:, 0] / rows[:, 1]).tolist())
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Reduced pictures (3, h, w) and their originals, in [-1, 1]."""
+
+    inputs: list[Tensor]
+    originals: list[Tensor]
+
+
+def load_pairs(folder: Path, count: int, scale: int, side: int = 192) -> Pairs:
+    """The middles, at most `side` pixels, of `count` pictures spread over a folder."""
+    paths = images.find(folder)
+    if not paths:
+        raise UsageError(f"no {images.KINDS} picture in {folder}")
+    chosen = [paths[i * len(paths) // count] for i in range(count)] if count < len(paths) else paths
+    originals = [crop_to_multiple(_middle(images.read(path).color, side), scale) for path in chosen]
+    return Pairs([degrade(hr[None], scale)[0] for hr in originals], originals)
+
+
+def _middle(x: Tensor, side: int) -> Tensor:
+    top, left = (max(0, (length - side) // 2) for length in x.shape[-2:])
+    return x[:, top : top + side, left : left + side]
+
+
+def objective(model: Model, pairs: Pairs, kind: Objective, lpips: LPIPS | None) -> Callable[[Candidate], float]:
+    """The mean over pairs of LPIPS + 1 - SSIM, or of minus PSNR, both on Y but LPIPS; lower is better."""
+    scale = model.config.scale
+
+    def distance(sr: Tensor, hr: Tensor) -> float:
+        a, b = images.to_bytes(sr), images.to_bytes(hr)
+        if lpips is None or kind == "psnr":
+            return -psnr(luma(a), luma(b), scale)
+        return lpips(images.to_unit(a), images.to_unit(b)) + 1 - ssim(luma(a), luma(b), scale)
+
+    def score(candidate: Candidate) -> float:
+        config = with_tuned(model, [_tuned(candidate, "", kind, "")]).config
+        upscaler = Upscaler(replace(model, config=config), Settings(steps=len(candidate.lambdas)))
+        outputs = [x.cpu() for x in upscaler(pairs.inputs)]
+        return sum(map(distance, outputs, pairs.originals)) / len(outputs)
+
+    return score
+
+
+def tuned_grid(model: Model, best: Candidate, kind: Objective, data: str) -> TunedGrid:
+    """What goes into the model's file; data: the pictures in words."""
+    return _tuned(best, checkpoint.weights_digest(model.network), kind, data)
+
+
+def _tuned(best: Candidate, weights: str, kind: Objective, data: str) -> TunedGrid:
+    return TunedGrid(best.sampler, best.lambdas, best.noise_scale, weights, kind, data)
+
+
+def with_tuned(model: Model, grids: Sequence[TunedGrid]) -> Model:
+    """The model with these grids in place of what it had for the same numbers of steps."""
+    own = model.config.sampling
+    fresh = {len(grid.lambdas) for grid in grids}
+    kept = [grid for grid in own.tuned if len(grid.lambdas) not in fresh]
+    tuned = tuple(sorted([*kept, *grids], key=lambda grid: len(grid.lambdas)))
+    return replace(model, config=replace(model.config, sampling=replace(own, tuned=tuned)))

@@ -1,0 +1,177 @@
+"""The search of levels: on problems with a known solution, and on files."""
+
+import hashlib
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import SHARED, TINY, photo
+from oracles import two_modes
+from programs import Program
+from torch import Tensor
+
+from dreamsr.config import ProcessConfig, TunedGrid
+from dreamsr.core.process import Process
+from dreamsr.core.sampling import SAMPLERS, solve
+from dreamsr.engine import tuner
+from dreamsr.engine.evaluator import load_lpips
+from dreamsr.engine.schedule import Settings, schedule
+from dreamsr.engine.tuner import Candidate, Pairs
+from dreamsr.engine.upscaler import Upscaler
+from dreamsr.files import checkpoint, hub, images
+from dreamsr.files.checkpoint import Model
+
+LINEAR = Process(ProcessConfig("linear", 1000, 1e-4, 0.02, anchored=False, k=1.0))
+STEPS = 5
+
+
+def lambdas(levels: Tensor) -> tuple[float, ...]:
+    return tuple(torch.log(levels[:-1, 0] / levels[:-1, 1]).tolist())
+
+
+def sampled(candidate: Candidate, u: Tensor) -> Tensor:
+    levels = LINEAR.levels_at(torch.tensor(candidate.lambdas))
+    *_, step = solve(two_modes, u * float(levels[0, 1]), levels, SAMPLERS[candidate.sampler])
+    return step.u
+
+
+def bench() -> tuple[Tensor, Tensor]:
+    """Starts, and where the flow of two modes takes them."""
+    u = torch.linspace(-2.5, 2.5, 201, dtype=torch.float64)
+    return u, sampled(Candidate("dpmpp-3m", lambdas(LINEAR.levels(400))), u)
+
+
+def test_it_halves_the_error_of_uniform_time_at_5_steps() -> None:
+    u, exact = bench()
+
+    def error(candidate: Candidate) -> float:
+        return float((sampled(candidate, u) - exact).square().mean().sqrt())
+
+    uniform = Candidate("ddim", lambdas(LINEAR.levels(STEPS, "time")))
+    *_, last = tuner.search(error, [uniform], LINEAR.span, 80, seed=0)
+    assert last.best_score < error(uniform) / 2
+    assert last.best_score == error(last.best)
+
+
+def test_it_is_elitist_and_repeats_itself() -> None:
+    def score(candidate: Candidate) -> float:
+        return sum((x - i) ** 2 for i, x in enumerate(candidate.lambdas))
+
+    first = [Candidate("ddim", (-3.0, -2.0, -1.0)), Candidate("ddim", (-1.0, 0.5, 3.0))]
+    runs = [list(tuner.search(score, first, (-4, 4.5), 60, seed)) for seed in (3, 3, 4)]
+    assert runs[0] == runs[1] != runs[2]
+    best = [trial.best_score for trial in runs[0]]
+    assert best == sorted(best, reverse=True)
+    assert best[-1] == min(trial.score for trial in runs[0])
+    assert best[-1] < min(map(score, first)) / 4
+
+
+def test_candidates_are_grids() -> None:
+    """Increasing, inside the limits, apart, and with samplers that these steps are enough for."""
+    first = [Candidate("ddim", (-4.0, -3.99, 4.49, 4.5))]
+    for trial in tuner.search(lambda _: 0.0, first, (-4.0, 4.5), 200, seed=1):
+        levels = trial.candidate.lambdas
+        assert len(levels) == 4
+        assert levels[0] >= -4.0
+        assert levels[-1] <= 4.5
+        if trial.number > 1:
+            assert min(b - a for a, b in zip(levels, levels[1:], strict=False)) > tuner.GAP - 2e-4
+        assert SAMPLERS[trial.candidate.sampler].least_steps <= 4
+
+
+def test_the_score_is_what_upscaling_with_the_tuned_model_gives(tiny_model: Model) -> None:
+    hr = photo("chelsea")[:, 100:164, 120:184]
+    pairs = Pairs([hr[:, ::4, ::4]], [hr])
+    candidate = Candidate("unipc", (-3.0, -1.0, 0.5), 1.1)
+    score = tuner.objective(tiny_model, pairs, "psnr", None)(candidate)
+    tuned = tuner.with_tuned(tiny_model, [tuner.tuned_grid(tiny_model, candidate, "psnr", "a cat")])
+    out = Upscaler(tuned, Settings(steps=3))([pairs.inputs[0]])[0]
+    assert score == -tuner.psnr(tuner.luma(images.to_bytes(out)), tuner.luma(images.to_bytes(hr)), 4)
+
+
+def test_the_first_candidate_is_what_there_was(tiny_model: Model) -> None:
+    tuned = TunedGrid("ddim", (-1.0, 1.0), 1.0, "digest", "psnr", "")
+    model = replace(tiny_model, config=replace(TINY, sampling=replace(TINY.sampling, tuned=(tuned,))))
+    found = tuner.starts(model, 2)
+    assert found[0].sampler == "ddim"
+    assert found[0].lambdas == pytest.approx((-4, 2))
+    assert len(set(found)) == len(found)
+
+
+def test_tuned_grids_belong_to_their_weights(tiny_model: Model, tmp_path: Path) -> None:
+    grid = tuner.tuned_grid(tiny_model, Candidate("ddim", (-3.0, 1.0), 1.1), "psnr", "photos")
+    tuned = tuner.with_tuned(tiny_model, [grid])
+    checkpoint.save_model(tmp_path / "a.safetensors", tuned, torch.float32)
+    loaded = checkpoint.load_model(tmp_path / "a.safetensors")
+    assert loaded.config.sampling.tuned == (grid,)
+    with torch.no_grad():
+        next(tuned.network.parameters()).mul_(1.5)
+    checkpoint.save_model(tmp_path / "b.safetensors", tuned, torch.float32)
+    assert checkpoint.load_model(tmp_path / "b.safetensors").config.sampling.tuned == ()
+
+
+def test_new_grids_replace_those_of_the_same_number_of_steps(tiny_model: Model) -> None:
+    grids = [TunedGrid("ddim", tuple(range(n)), 1.0, "d", "psnr", str(n)) for n in (2, 3, 4)]
+    both = tuner.with_tuned(tuner.with_tuned(tiny_model, [grids[2], grids[0]]), [grids[1]])
+    assert both.config.sampling.tuned == tuple(grids)
+    again = tuner.with_tuned(both, [replace(grids[1], data="new")])
+    assert [grid.data for grid in again.config.sampling.tuned] == ["2", "new", "4"]
+
+
+def test_the_command(program: Program, tiny_file: Path, photos: Path, tmp_path: Path) -> None:
+    before = hashlib.sha256(tiny_file.read_bytes()).hexdigest()
+    options = ["--data", photos, "--steps", "2,3", "--objective", "psnr", "--pairs", 2, "--trials", 12]
+    code, out, err = program("tune", tiny_file, *options, "-o", "new.safetensors")
+    assert code == 0, err
+    assert out.strip() == "new.safetensors"
+    assert hashlib.sha256(tiny_file.read_bytes()).hexdigest() == before
+    tuned = checkpoint.load_model(tmp_path / "new.safetensors").config.sampling.tuned
+    assert [len(grid.lambdas) for grid in tuned] == [2, 3]
+    assert tuned[0].data == "2 pictures of photos"
+    assert program("tune", tiny_file, *options)[0] == 0
+    assert tiny_file.read_bytes() == (tmp_path / "new.safetensors").read_bytes()
+    assert program("upscale", photos / "coffee.png", "a.png", "-m", tiny_file, "--steps", 2)[0] == 0
+    assert "tuned, psnr" in program("info", "a.png")[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("tune bicubic-x4 --data photos --objective psnr", "bicubic-x4 is not a file of yours"),
+        ("tune tiny.safetensors --data photos --steps 0 --objective psnr", "0"),
+        ("tune tiny.safetensors --data photos --pairs 0 --objective psnr", "--pairs is 0"),
+        ("tune tiny.safetensors --data photos", "LPIPS has no weights here"),
+        ("tune tiny.safetensors --data photos --objective psnr -o a.pth", "a.pth has no suffix .safetensors"),
+    ],
+)
+def test_bad_input(words: str, message: str, program: Program, tiny_file: Path, photos: Path) -> None:
+    code, _, err = program(*words.split())
+    assert code == 2
+    assert message in err
+
+
+def test_tuned_is_as_good_as_the_default_on_other_pictures() -> None:
+    """The bundled model, on a set that it was not tuned on, by the objective that it was tuned for."""
+    folder, weights = SHARED / "data" / "eval" / "Set5", SHARED / "metrics" / "lpips-alex.safetensors"
+    if not folder.is_dir() or not weights.is_file():
+        pytest.skip("the standard sets and the LPIPS weights are not part of the repository")
+    model = checkpoint.load_model(hub.resolve(hub.DEFAULT_MODEL)).to("cpu")
+    pairs, lpips = tuner.load_pairs(folder, 5, 4, side=128), load_lpips(weights)
+    assert [len(grid.lambdas) for grid in model.config.sampling.tuned] == [2, 4, 8]
+    for grid in model.config.sampling.tuned[:2]:
+        steps = len(grid.lambdas)
+        score = tuner.objective(model, pairs, "lpips", lpips)
+        usual = tuner.starts(model, steps)[0]
+        own = Candidate(grid.sampler, grid.lambdas, grid.noise_scale)
+        assert score(own) <= score(usual) + 1e-3
+
+
+def test_auto_takes_the_grids_of_the_bundled_model() -> None:
+    model = checkpoint.load_model(hub.resolve(hub.DEFAULT_MODEL))
+    for grid in model.config.sampling.tuned:
+        found = schedule(model.config, Settings(steps=len(grid.lambdas)))
+        assert (found.name, found.noise_scale) == (grid.sampler, grid.noise_scale)
+        assert lambdas(found.levels) == pytest.approx(grid.lambdas)
+        assert math.isfinite(found.noise_scale)
