@@ -149,7 +149,10 @@ def _middle(x: Tensor, side: int) -> Tensor:
 
 
 def objective(model: Model, pairs: Pairs, kind: Objective, lpips: LPIPS | None) -> Callable[[Candidate], float]:
-    """The mean over pairs of LPIPS + 1 - SSIM, or of minus PSNR, both on Y but LPIPS; lower is better."""
+    """The mean over pairs of LPIPS + 1 - SSIM, or of minus PSNR, both on Y but LPIPS; lower is better.
+
+    It is taken at fidelity 0, the end of the dial that levels and noise make a difference to.
+    """
     scale = model.config.scale
 
     def distance(sr: Tensor, hr: Tensor) -> float:
@@ -160,7 +163,7 @@ def objective(model: Model, pairs: Pairs, kind: Objective, lpips: LPIPS | None) 
 
     def score(candidate: Candidate) -> float:
         config = with_tuned(model, [_tuned(candidate, "", kind, "")]).config
-        upscaler = Upscaler(replace(model, config=config), Settings(steps=len(candidate.lambdas)))
+        upscaler = Upscaler(replace(model, config=config), Settings(steps=len(candidate.lambdas), fidelity=0.0))
         outputs = [x.cpu() for x in upscaler(pairs.inputs)]
         return sum(map(distance, outputs, pairs.originals)) / len(outputs)
 
