@@ -27,7 +27,7 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 Level = tuple[float, float]
 """(alpha, sigma)"""
 Variance = Callable[[Level, Level], float]
-"""(level, next level) -> v^2 in [0, sigma_n^2]"""
+"""(level, next level) -> v^2 in [0, sigma_n^2)"""
 
 _SERIES = 0.5
 """|c h| below which moments are summed as a power series: their recursion cancels."""
