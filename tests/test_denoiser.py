@@ -1,7 +1,7 @@
 """What networks predict, and where pictures are clipped."""
 
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import pytest
 import torch
@@ -12,6 +12,13 @@ from dreamsr.core.denoiser import Condition, Denoiser
 from dreamsr.core.process import Process, level
 
 RESIDUAL = Process(ProcessConfig())
+PROCESSES = [
+    RESIDUAL,
+    Process(ProcessConfig("linear")),
+    Process(ProcessConfig("flow")),
+    Process(ProcessConfig("resshift", 15)),
+    Process(ProcessConfig("resshift", 4, kappa=0.1, noise_start=0.2)),
+]
 
 
 class Answer:
@@ -20,12 +27,14 @@ class Answer:
     def __init__(self, value: Tensor) -> None:
         self.value = value
         self.angles: list[Tensor] = []
+        self.inputs: list[Tensor] = []
 
     def encode(self, anchor: Tensor) -> Tensor:
         return anchor
 
     def __call__(self, u: Tensor, angle: Tensor, features: Tensor) -> Tensor:
         self.angles.append(angle)
+        self.inputs.append(u)
         return self.value
 
 
@@ -45,6 +54,44 @@ def test_a_true_prediction_gives_the_true_picture(prediction: Prediction, lam: f
     expected = {"eps": eps, "x0": u_0, "v": a * eps - s * u_0}[prediction]
     torch.testing.assert_close(target, expected, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(denoiser(u_0, prediction).to_u_0(target, u, row), u_0, rtol=1e-9, atol=1e-9)
+
+
+def pairs(process: Process, count: int = 40) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(u_0, eps, u, level) over the trained range, float64."""
+    generator = torch.Generator().manual_seed(5)
+    u_0, eps = torch.randn(2, count, 3, 4, 4, generator=generator, dtype=torch.float64)
+    rows = process.level(torch.linspace(*process.span, count, dtype=torch.float64))
+    a, s = rows.T.reshape(2, count, 1, 1, 1)
+    return u_0, eps, a * u_0 + s * eps, rows
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize("prediction", get_args(Prediction))
+def test_targets_on_every_process(process: Process, prediction: Prediction) -> None:
+    """v is that of the variance-preserving process at the same lambda, the flow that of the rectified flow."""
+    u_0, eps, u, rows = pairs(process)
+    net = Denoiser(cast(Any, None), process, prediction, torch.float64)
+    target = net.target(u_0, u, rows)
+    angle = torch.atan2(rows[:, 1], rows[:, 0]).reshape(-1, 1, 1, 1)
+    v = torch.cos(angle) * eps - torch.sin(angle) * u_0
+    expected = {"eps": eps, "x0": u_0, "v": v, "flow": eps - u_0}[prediction]
+    torch.testing.assert_close(target, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(net.to_u_0(target, u, rows), u_0, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_networks_see_the_variance_preserving_state_of_equal_lambda(process: Process) -> None:
+    u_0, eps, u, rows = pairs(process)
+    net = Denoiser(cast(Any, Answer(u_0)), process, "x0", torch.float64)
+    net.predict(u, rows, Condition(*torch.zeros(2, 1)))
+    same = level(torch.log(rows[:, 0] / rows[:, 1]))
+    a, s = same.T.reshape(2, -1, 1, 1, 1)
+    answer = cast(Answer, net.network)
+    torch.testing.assert_close(answer.inputs[0], a * u_0 + s * eps, rtol=0, atol=1e-12)
+    expected = 2 / torch.pi * torch.atan2(same[:, 1], same[:, 0])
+    torch.testing.assert_close(answer.angles[0].double(), expected, rtol=0, atol=1e-6)
+    if process.variance_preserving:
+        assert answer.inputs[0] is u
 
 
 def test_pictures_are_clipped_not_residuals() -> None:

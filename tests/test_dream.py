@@ -1,7 +1,8 @@
-"""DREAM's invariants and the published reference vector, for eps-, x0- and v-prediction."""
+"""DREAM's invariants on every process and for every prediction, and the published reference vector."""
 
+import math
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import pytest
 import torch
@@ -16,7 +17,14 @@ DDPM = Process(ProcessConfig("linear", 1000, 1e-4, 0.02, anchored=False, k=1.0))
 X0 = torch.tensor([[0.1, -0.2, 0.3, 0.4]], dtype=torch.float64)
 EPS = torch.tensor([[0.5, -1.0, 2.0, 0.0]], dtype=torch.float64)
 GUESS = torch.tensor([[0.4, -0.5, 1.0, 0.2]], dtype=torch.float64)
-PREDICTIONS: tuple[Prediction, ...] = ("eps", "x0", "v")
+PREDICTIONS: tuple[Prediction, ...] = get_args(Prediction)
+PROCESSES = [
+    DDPM,
+    Process(ProcessConfig()),
+    Process(ProcessConfig("flow")),
+    Process(ProcessConfig("resshift", 15)),
+    Process(ProcessConfig("resshift", 4, kappa=0.1, noise_start=0.2)),
+]
 
 # (0-based t, p, abar, new noisy, new target): computed once with diffusers' float64 function
 REFERENCE = [
@@ -81,20 +89,20 @@ class Recorder(nn.Module):
 
 
 def from_eps(prediction: Prediction, eps: Tensor, u: Tensor, row: Tensor) -> Tensor:
-    """The eps-, x0- or v-prediction that says the same as `eps`."""
+    """The eps-, x0-, v- or flow-prediction that says the same as `eps`."""
     a, s = row[:, :1], row[:, 1:]
     u_0 = (u - s * eps) / a
-    return {"eps": eps, "x0": u_0, "v": a * eps - s * u_0}[prediction]
+    return {"eps": eps, "x0": u_0, "v": a * eps - s * u_0, "flow": eps - u_0}[prediction]
 
 
-def setup(prediction: Prediction, eps: Tensor | None) -> tuple[Denoiser, Recorder, Condition]:
+def setup(prediction: Prediction, eps: Tensor | None, process: Process = DDPM) -> tuple[Denoiser, Recorder, Condition]:
     """A denoiser whose network predicts `eps` (None: zeros) in its own way."""
 
     def answer(u: Tensor, row: Tensor) -> Tensor:
         return torch.zeros_like(u) if eps is None else from_eps(prediction, eps, u, row)
 
     recorder = Recorder(answer)
-    denoiser = Denoiser(cast(Any, recorder), DDPM, prediction, torch.float64)
+    denoiser = Denoiser(cast(Any, recorder), process, prediction, torch.float64)
     return denoiser, recorder, Condition(*torch.zeros(2, 1))
 
 
@@ -126,9 +134,9 @@ def test_off_is_bitwise_the_plain_loss_and_large_p_comes_to_it(prediction: Predi
 
     off = run("off")
     assert len(recorder.calls) == 1
-    u = row[0] * X0 + row[1] * EPS
     a, s = row
-    errors = {"eps": GUESS - EPS, "x0": (u - s * GUESS) / a - X0, "v": (a + s**2 / a) * (GUESS - EPS)}
+    error = GUESS - EPS
+    errors = {"eps": error, "x0": -s / a * error, "v": (a + s**2 / a) * error, "flow": (1 + s / a) * error}
     # 1e-6: this network knows the level as a float32 angle
     torch.testing.assert_close(off, errors[prediction].square().mean(), rtol=1e-6, atol=0)
     torch.testing.assert_close(run(1e6), off)
@@ -231,6 +239,49 @@ def test_the_gradient_does_not_pass_the_first_estimate() -> None:
     expected = (2 * (moved - X0) * moved).mean()
     assert recorder.weight.grad is not None
     torch.testing.assert_close(recorder.weight.grad, expected)
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_every_process_is_rectified_alike(process: Process, prediction: Prediction) -> None:
+    """u_t becomes alpha u_0 + sigma (eps + strength (eps - eps_hat)); a perfect network leaves it as it is."""
+    rows = process.level(torch.linspace(*process.span, 7, dtype=torch.float64))
+    u_0, eps = X0.expand(7, -1), EPS.expand(7, -1)
+    a, s = rows[:, :1], rows[:, 1:]
+    norm = torch.hypot(a, s)
+    for guess in (EPS, GUESS):
+        denoiser, recorder, condition = setup(prediction, guess, process)
+        loss = dream.loss(denoiser, u_0, eps, rows, condition, p=1, norm="l2")
+        before, after = (norm * call["u"] for call in recorder.calls)
+        torch.testing.assert_close(before, a * u_0 + s * eps, rtol=0, atol=1e-12)
+        # 1e-5: this network knows the level as a float32 angle
+        expected = a * u_0 + s * (eps + s / norm * (eps - guess))
+        torch.testing.assert_close(after, expected, rtol=0, atol=1e-5)
+        assert (loss.item() < 1e-6) == (guess is EPS)
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_predictions_differ_by_a_factor_of_the_level_alone(process: Process) -> None:
+    """The loss as a function of the implied u_0 is c^2 (u0_hat - u_0)^2, and so are its gradients."""
+    row = process.level(torch.tensor(0.7, dtype=torch.float64))
+    a, s = row.tolist()
+    factors = {"x0": 1.0, "eps": a / s, "v": math.hypot(a, s) / s, "flow": (a + s) / s}
+    gradients = []
+    for prediction in PREDICTIONS:
+        u_0_hat = (X0 + 0.3).requires_grad_()
+
+        def answer(u: Tensor, row: Tensor, of: Prediction = prediction, u_0_hat: Tensor = u_0_hat) -> Tensor:
+            eps = (u - row[:, :1] * u_0_hat) / row[:, 1:]
+            return from_eps(of, eps, u, row)
+
+        denoiser = Denoiser(cast(Any, Recorder(answer)), process, prediction, torch.float64)
+        dream.loss(denoiser, X0, EPS, row, Condition(*torch.zeros(2, 1)), p=1, norm="l2").backward()
+        assert u_0_hat.grad is not None
+        gradients.append(u_0_hat.grad / factors[prediction] ** 2)
+    expected = torch.full_like(X0, 2 * 0.3 / X0.numel())
+    # 1e-6: this network knows the level as a float32 angle
+    for gradient in gradients:
+        torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-6)
 
 
 def test_strength_on_other_processes() -> None:

@@ -1,6 +1,7 @@
 """The schedules against published values, and the grids."""
 
 import math
+from typing import get_args
 
 import pytest
 import torch
@@ -13,6 +14,9 @@ from dreamsr.errors import UsageError
 SR3 = Process(ProcessConfig("linear", 2000, 1e-6, 1e-2, anchored=False, k=1.0))
 DDPM = Process(ProcessConfig("linear", 1000, 1e-4, 0.02))
 COSINE = Process(ProcessConfig())
+FLOW = Process(ProcessConfig("flow"))
+RESSHIFT = Process(ProcessConfig("resshift", 15))
+ALL = (COSINE, DDPM, SR3, FLOW, RESSHIFT)
 
 
 def abar(process: Process, t: int) -> float:
@@ -71,7 +75,17 @@ def test_cosine_is_a_quarter_turn() -> None:
     torch.testing.assert_close(rows[:, 1], torch.sin(math.pi / 2 * t))
 
 
-@pytest.mark.parametrize("process", [SR3, DDPM, COSINE])
+@pytest.mark.parametrize("process", ALL)
+def test_level_is_the_inverse_of_lambda(process: Process) -> None:
+    lam = torch.linspace(-20, 20, 161, dtype=torch.float64)
+    alpha, sigma = process.level(lam).unbind(-1)
+    torch.testing.assert_close(torch.log(alpha / sigma), lam, rtol=0, atol=1e-12)
+    relation = {"flow": alpha + sigma, "resshift": alpha + (sigma / process.config.kappa) ** 2}
+    whole = relation.get(process.config.schedule, alpha**2 + sigma**2)
+    torch.testing.assert_close(whole, torch.ones_like(lam), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("process", ALL)
 def test_time_is_the_inverse_of_lambda(process: Process) -> None:
     lam = torch.linspace(*process.span, 31, dtype=torch.float64)
     torch.testing.assert_close(process.lambda_at(process.time_at(lam)), lam, rtol=0, atol=1e-9)
@@ -88,6 +102,20 @@ def test_levels_run_from_noise_to_the_picture(process: Process, steps: int, grid
     assert bool((levels[:, 0].diff() > 0).all())
     torch.testing.assert_close(levels.square().sum(1), torch.ones(steps + 1, dtype=torch.float64))
     torch.testing.assert_close(levels[0], level(torch.tensor(process.span[0], dtype=torch.float64)))
+
+
+@pytest.mark.parametrize("process", ALL)
+@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize("grid", get_args(Grid))
+def test_every_grid_of_every_process(process: Process, steps: int, grid: Grid) -> None:
+    levels = process.levels(steps, grid)
+    assert levels.shape == (steps + 1, 2)
+    assert levels[-1].tolist() == [1.0, 0.0]
+    lam = torch.log(levels[:-1, 0] / levels[:-1, 1])
+    assert bool((lam.diff() > 0).all())
+    assert float(lam[0]) == pytest.approx(process.span[0])
+    if grid in ("lambda", "karras") and steps > 1:
+        assert float(lam[-1]) == pytest.approx(process.span[1])
 
 
 def test_lambda_grid_is_uniform_between_its_ends() -> None:
@@ -113,6 +141,39 @@ def test_time_grid_that_repeats_a_level_names_the_largest_step_count() -> None:
     with pytest.raises(UsageError, match=r"1001 steps.*above 1000") as raised:
         DDPM.levels(1001, "time")
     assert "at most 1000" in raised.value.hint
+
+
+def test_karras_grid() -> None:
+    """arXiv 2206.00364, Eq. 5, in sigma / alpha."""
+    alpha, sigma = COSINE.levels(6, "karras", (-3.0, 2.0))[:-1].unbind(-1)
+    ends = math.exp(3) ** (1 / 7), math.exp(-2) ** (1 / 7)
+    expected = [(ends[0] + i / 5 * (ends[1] - ends[0])) ** 7 for i in range(6)]
+    assert (sigma / alpha).tolist() == pytest.approx(expected)
+
+
+def test_quadratic_grid() -> None:
+    """On the cosine schedule the angle of a level is pi / 2 t."""
+    alpha, sigma = COSINE.levels(8, "quadratic")[:-1].unbind(-1)
+    t = 2 / math.pi * torch.atan2(sigma, alpha)
+    assert (t / t[0]).tolist() == pytest.approx([(1 - i / 8) ** 2 for i in range(8)])
+
+
+@pytest.mark.parametrize(
+    ("process", "grid", "largest", "what"),
+    [
+        (DDPM, "quadratic", 31, "the square root of time"),
+        (RESSHIFT, "time", 15, "time"),
+        (RESSHIFT, "quadratic", 3, "the square root of time"),
+        # t = 2 / pi atan(e^-lambda): .98834 and .0070720 at the ends
+        (COSINE, "time", 139, "time"),
+        (COSINE, "quadratic", 11, "the square root of time"),
+        (FLOW, "time", 89, "time"),
+    ],
+)
+def test_grids_in_time_name_the_largest_step_count(process: Process, grid: Grid, largest: int, what: str) -> None:
+    assert len(process.levels(largest, grid)) == largest + 1
+    with pytest.raises(UsageError, match=f"{largest + 1} steps.* uniform in {what} repeats a level above {largest}$"):
+        process.levels(largest + 1, grid)
 
 
 @pytest.mark.parametrize(

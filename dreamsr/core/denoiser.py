@@ -81,7 +81,8 @@ class Denoiser:
         if self.prediction == "eps":
             return (u - sigma * predicted) / alpha
         if self.prediction == "v":
-            return (alpha * u - sigma * predicted) / (alpha**2 + sigma**2)
+            norm = torch.hypot(alpha, sigma)
+            return (alpha * u / norm - sigma * predicted) / norm
         if self.prediction == "flow":
             return (u - sigma * predicted) / (alpha + sigma)
         return predicted
@@ -94,7 +95,7 @@ class Denoiser:
         eps = (u - alpha * u_0) / sigma
         if self.prediction == "flow":
             return eps - u_0
-        return eps if self.prediction == "eps" else alpha * eps - sigma * u_0
+        return eps if self.prediction == "eps" else (alpha * eps - sigma * u_0) / torch.hypot(alpha, sigma)
 
 
 def coefficients(level: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,7 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 Level = tuple[float, float]
 """(alpha, sigma)"""
 Variance = Callable[[Level, Level], float]
-"""(level, next level) -> v^2 in [0, sigma_n^2]"""
+"""(level, next level) -> v^2 in [0, sigma_n^2)"""
 
 _SERIES = 0.5
 """|c h| below which moments are summed as a power series: their recursion cancels."""
@@ -153,9 +153,7 @@ def _weights(h: float, c: float, nodes: Sequence[float], midpoint: bool) -> list
 def _moments(h: float, c: float, count: int) -> list[float]:
     x = c * h
     if abs(x) < _SERIES:
-        return [
-            c * h ** (j + 1) * sum(x**k / (math.factorial(k) * (k + j + 1)) for k in range(18)) for j in range(count)
-        ]
+        return [c * h ** (j + 1) * _series(x, j) for j in range(count)]
     moments = [math.expm1(x)]
     for j in range(1, count):
         moments.append(math.exp(x) * h**j - j / c * moments[-1])
