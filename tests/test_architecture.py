@@ -44,6 +44,8 @@ def test_modules_import_from_lower_layers(path: Path) -> None:
         ("pyvips", {"files/vips.py"}),
         ("safetensors", {"files/checkpoint.py"}),
         ("huggingface_hub", {"files/hub.py"}),
+        ("onnxruntime", {"files/onnx.py"}),
+        ("onnx_ir", {"files/onnx.py"}),
         ("filelock", {"files/locks.py", "files/manifest.py"}),
     ],
 )
