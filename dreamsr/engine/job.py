@@ -10,13 +10,14 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from dreamsr.engine.finish import finished
 from dreamsr.engine.memory import Frugal
 from dreamsr.engine.planning import Task
 from dreamsr.engine.upscaler import Upscaler
 from dreamsr.engine.work import Job, Result, Work, failure
 from dreamsr.engine.worker import Worker
 from dreamsr.errors import DreamSRError
-from dreamsr.files import images, locks
+from dreamsr.files import locks
 from dreamsr.files.manifest import Manifest
 
 _BAG_BATCHES = 4
@@ -106,11 +107,11 @@ def _remarked(work: Work, remark: str) -> Work:
 def _assemble(work: Work, color: Tensor, job: Job) -> Work:
     assert work.picture
     source = work.picture
-    if not bool(color.sum().isfinite()):  # all of them are, without copies of a large picture
-        return _failed(work, DreamSRError("the network gave values that are not finite", "take another model"))
-    whole = images.enlarged(source, color)
-    before = source if work.task.sheet else None
-    return replace(work, picture=images.resize(whole, job.output_size(source.size)), before=before)
+    try:
+        whole = finished(source, color, job.output_size(source.size))
+    except DreamSRError as error:
+        return _failed(work, error)
+    return replace(work, picture=whole, before=source if work.task.sheet else None)
 
 
 def _pixels(size: tuple[int, int]) -> int:

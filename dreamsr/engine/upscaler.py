@@ -1,7 +1,7 @@
 """Pictures in, larger pictures out: the sampling loop over bags of tiles."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -134,7 +134,25 @@ class Upscaler:
             return [self([x])[0] for x in pictures]
         if any(large):
             return [self._in_blocks(pictures[0])]
-        return self._solve([bicubic(self._load(x)[None], self._enlarged(x))[0] for x in pictures])
+        return self._solve([self._whole_anchor(x) for x in pictures])
+
+    @torch.inference_mode()
+    def previews(self, picture: Tensor) -> Iterator[Tensor]:
+        """The estimate of every step; the last is what `self([picture])` returns.
+
+        Raises UsageError for a picture that is solved in blocks.
+        """
+        if max(self._enlarged(picture)) > WHOLE:
+            raise UsageError(
+                f"an output of {' x '.join(map(str, self._enlarged(picture)))} pixels is made in parts",
+                f"there are previews up to {WHOLE} pixels a side",
+            )
+        anchors = [self._whole_anchor(picture)]
+        layout = self._layout_of(anchors)
+        packed = layout.pack(anchors)
+        for u_0 in self._estimates(layout, packed):
+            (preview,) = layout.unpack(self.denoiser.process.to_x(u_0, packed))
+            yield preview
 
     def _in_blocks(self, picture: Tensor) -> Tensor:
         """A large picture from blocks that reach over what is kept of them by margins."""
@@ -165,23 +183,33 @@ class Upscaler:
     def _load(self, picture: Tensor) -> Tensor:
         return picture.to(self.model.device, torch.float32)
 
+    def _whole_anchor(self, picture: Tensor) -> Tensor:
+        return bicubic(self._load(picture)[None], self._enlarged(picture))[0]
+
+    def _layout_of(self, anchors: Sequence[Tensor]) -> Layout:
+        return self.layout([(x.shape[1], x.shape[2]) for x in anchors])
+
     def _solve(self, anchors: Sequence[Tensor], origin: Size = (0, 0)) -> list[Tensor]:
         """Pictures (3, H, W) of anchors (3, H, W) whose first pixel lies at `origin`."""
-        layout = self.layout([(x.shape[1], x.shape[2]) for x in anchors])
+        layout = self._layout_of(anchors)
         packed = layout.pack(anchors)
+        for u_0 in self._estimates(layout, packed, origin):
+            last = u_0  # earlier ones are let go
+        return layout.unpack(self.denoiser.process.to_x(last, packed))
+
+    def _estimates(self, layout: Layout, packed: Tensor, origin: Size = (0, 0)) -> Iterator[Tensor]:
+        """The estimate of u_0 of every step, as a flat bag like that of the anchors."""
         sampler = sampling.SAMPLERS[self.settings.sampler or self.model.config.sampling.sampler]
-        levels, denoiser = self.levels, self.denoiser
+        levels = self.levels
         steps = sampling.solve(
-            tiled(denoiser, layout, packed, self.tiling.batch),
+            tiled(self.denoiser, layout, packed, self.tiling.batch),
             self._noise(layout, origin, 0).mul_(float(levels[0, 1])),
             levels,
             order=sampler.order,
             variance=sampling.ddim_variance(sampler.eta) if sampler.eta else None,
             noise=lambda i: self._noise(layout, origin, i + 1),
         )
-        for step in steps:
-            last = step.u_0  # earlier ones are let go
-        return layout.unpack(denoiser.process.to_x(last, packed))
+        return (step.u_0 for step in steps)
 
     def _enlarged(self, picture: Tensor) -> Size:
         scale = self.model.config.scale
