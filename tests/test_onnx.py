@@ -153,7 +153,7 @@ def test_a_file_that_fails_the_check_is_not_put_in_place(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["other.safetensors", "out.onnx"]
 
 
-def test_a_network_that_cannot_be_exported() -> None:
+def test_a_network_that_cannot_be_exported(capfd: pytest.CaptureFixture[str]) -> None:
     class Undecided(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x if x.sum() > 0 else -x
@@ -162,6 +162,7 @@ def test_a_network_that_cannot_be_exported() -> None:
         onnx.encode(Undecided(), {"x": torch.ones(2, 2)}, {"x": {}}, "y", {})
     assert raised.value.message.startswith("this network cannot be exported to ONNX: ")
     assert "\n" not in raised.value.message
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.slow

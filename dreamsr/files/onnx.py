@@ -1,9 +1,11 @@
 """ONNX files: the only code that knows the exporter and the runtime, which are optional packages."""
 
 import importlib.util
+import io
 import logging
 import warnings
 from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +51,11 @@ def encode(
 def _traced(
     module: nn.Module, examples: Mapping[str, Tensor], shapes: Mapping[str, Any], output: str
 ) -> torch.onnx.ONNXProgram:
-    """Without the exporter's talk, which goes to stdout, and its warnings about itself."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    """Without the exporter's talk on stdout and stderr, and its warnings about itself."""
+    level, talk = logging.root.manager.disable, io.StringIO()
+    logging.disable()
     try:
-        with warnings.catch_warnings(action="ignore"), torch.no_grad():
+        with redirect_stdout(talk), redirect_stderr(talk), warnings.catch_warnings(action="ignore"), torch.no_grad():
             program = torch.onnx.export(
                 module, kwargs=dict(examples), dynamic_shapes=dict(shapes), output_names=[output], verbose=False
             )
