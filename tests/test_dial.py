@@ -51,12 +51,10 @@ def test_the_models_own_fidelity_is_the_default(tiny_model: Model, picture: Tens
 def test_the_mean_and_the_deviation_of_samples(tiny_model: Model, picture: Tensor) -> None:
     (found,) = Upscaler(tiny_model, Settings(steps=2, samples=3)).enlarge([picture])
     upscaler = Upscaler(tiny_model, Settings(steps=2))
-    layout = upscaler.layout([(132, 104)])
-    anchor = bicubic(picture[None], (132, 104))[0]
-    packed = layout.pack([anchor])
-    denoise = upscaling.tiled(upscaler.denoiser, layout, packed, 1)
     with torch.inference_mode():
-        each = [upscaler._sample(denoise, layout, (0, 0), n) / TINY.process.k + packed for n in range(3)]
+        layout, packed, denoise = upscaler._prepare([bicubic(picture[None], (132, 104))[0]], [picture])
+        ends = [list(upscaler._estimates(denoise, layout, sample=number))[-1] for number in range(3)]
+        each = [packed + u_0 / TINY.process.k for u_0 in ends]
     stack = torch.stack([layout.unpack(x)[0] for x in each])
     torch.testing.assert_close(found.color, stack.mean(0), rtol=0, atol=1e-6)
     assert found.deviation is not None

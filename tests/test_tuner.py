@@ -23,6 +23,7 @@ from dreamsr.engine.tuner import Candidate, Pairs
 from dreamsr.engine.upscaler import Upscaler
 from dreamsr.files import checkpoint, hub, images
 from dreamsr.files.checkpoint import Model
+from dreamsr.metrics import luma, psnr
 
 LINEAR = Process(ProcessConfig("linear", 1000, 1e-4, 0.02, anchored=False, k=1.0))
 STEPS = 5
@@ -89,7 +90,7 @@ def test_the_score_is_what_upscaling_with_the_tuned_model_gives(tiny_model: Mode
     score = tuner.objective(tiny_model, pairs, "psnr", None)(candidate)
     tuned = tuner.with_tuned(tiny_model, [tuner.tuned_grid(tiny_model, candidate, "psnr", "a cat")])
     out = Upscaler(tuned, Settings(steps=3, fidelity=0))([pairs.inputs[0]])[0]
-    assert score == -tuner.psnr(tuner.luma(images.to_bytes(out)), tuner.luma(images.to_bytes(hr)), 4)
+    assert score == -psnr(luma(images.to_bytes(out)), luma(images.to_bytes(hr)), 4)
 
 
 def test_the_first_candidate_is_what_there_was(tiny_model: Model) -> None:

@@ -1,7 +1,7 @@
 """`dreamsr export`"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,12 +12,20 @@ from dreamsr.errors import UsageError
 
 def export(
     source: Annotated[str, typer.Argument(metavar="RUN_OR_MODEL", help="Folder of a run, or a model.")],
-    target: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="The file to make.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to make: .safetensors or .onnx.")],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE", help="Changes to the model's configuration, as name=mine."),
     ] = None,
-    dtype: Annotated[str, typer.Option(help="fp16, bf16, fp32: precision of the stored weights.")] = "fp16",
+    format: Annotated[
+        Literal["auto", "safetensors", "onnx"], typer.Option("--format", "-f", help="auto: by the suffix of OUT.")
+    ] = "auto",
+    steps: Annotated[
+        int | None, typer.Option(help="Sampling steps inside an ONNX graph, 1 to 8 (default: the model's)")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="fp16, bf16, fp32: precision of the weights (default: fp16; fp32 in ONNX)")
+    ] = None,
     card: Annotated[
         Path | None, typer.Option(help="TOML file with entries for the card: licence, data and the like.")
     ] = None,
@@ -25,15 +33,31 @@ def export(
 ) -> None:
     """Write the averaged weights of a run, or a model, as one slim file with configuration and card.
 
-    The file is read back and compared before it is put in place.
+    As .safetensors it is read back and compared before it is put in place. As .onnx it is one graph from picture and
+    noise to the enlarged picture, compared with torch on three sizes.
     """
     from dreamsr.engine import exporter
 
+    kind = exporter.format_of(target, format)
+    if kind == "safetensors" and steps is not None:
+        raise UsageError("--steps is for ONNX; weights go with any number of steps", "or change sampling.steps=4")
     if target.exists() and not overwrite:
         raise UsageError(f"{target} exists", "give another name, or --overwrite")
     if card is not None and not card.is_file():
         raise UsageError(f"there is no file {card}", "give a TOML file with --card")
     entries = load_toml(card.read_text(), str(card)) if card else None
-    model = exporter.export(source, target, dtype, overrides or [], entries)
-    console.say(f"{model.config.name}: {target.stat().st_size / 2**20:.1f} MiB, {dtype}, read back and compared")
+    if kind == "onnx":
+        precision = dtype or "fp32"
+        graph = exporter.export_onnx(source, target, precision, steps, overrides or [], entries)
+        name, checked = f"{graph.name}, {graph.steps} steps", _differences(graph.differences, exporter.CHECKED)
+    else:
+        precision = dtype or "fp16"
+        name = exporter.export(source, target, precision, overrides or [], entries).config.name
+        checked = "read back and compared"
+    console.say(f"{name}: {target.stat().st_size / 2**20:.1f} MiB, {precision}, {checked}")
     console.data(str(target))
+
+
+def _differences(values: tuple[float, ...], sizes: tuple[tuple[int, int], ...]) -> str:
+    each = ", ".join(f"{value:.1e} on {w}x{h}" for value, (h, w) in zip(values, sizes, strict=True))
+    return f"largest difference to torch in fp32, of a range of 1: {each}"

@@ -8,20 +8,18 @@ from dataclasses import replace
 from typing import TypeVar
 
 import torch
-from torch import Tensor
 
 from dreamsr.core.resize import bicubic
-from dreamsr.data.degrade import degrade
+from dreamsr.engine.finish import agreement, finished
 from dreamsr.engine.memory import Frugal
 from dreamsr.engine.planning import Task
 from dreamsr.engine.upscaler import Enlarged, Upscaler
 from dreamsr.engine.work import Job, Result, Work, failure
 from dreamsr.engine.worker import Worker
 from dreamsr.errors import DreamSRError
-from dreamsr.files import images, locks
+from dreamsr.files import locks
 from dreamsr.files.images import Picture
 from dreamsr.files.manifest import Manifest
-from dreamsr.metrics import psnr
 
 _BAG_BATCHES = 4
 """Full batches of tiles that a bag of small pictures may fill: the last one of them may be part empty."""
@@ -31,8 +29,6 @@ _AHEAD = 4
 _AHEAD_PIXELS = 64_000_000
 """What may wait between two stages of the pipeline, at 12 bytes a pixel."""
 _POLL_SECONDS = 0.2
-EQUAL = 100.0
-"""Stands for the infinite PSNR of equal pictures."""
 LOW_AGREEMENT = 40.0
 """PSNR between a picture, reduced again, and its input below which there is a warning."""
 
@@ -111,36 +107,20 @@ def _remarked(picture: Picture, remark: str) -> Picture:
 
 def _assemble(work: Work, made: Enlarged, job: Job) -> Work:
     assert work.picture
-    source = work.picture
-    if not bool(made.color.sum().isfinite()):  # all of them are, without copies of a large picture
-        return _failed(work, DreamSRError("the network gave values that are not finite", "take another model"))
-    whole, size = images.enlarged(source, made.color), job.output_size(source.size)
+    source, size = work.picture, job.output_size(work.picture.size)
+    try:
+        whole = finished(source, made.color, size)
+    except DreamSRError as error:
+        return _failed(work, error)
+    found = agreement(made.color, source, job.upscaler.model.config)
+    low = found is not None and found < LOW_AGREEMENT
     return replace(
         work,
-        picture=_remarked(images.resize(whole, size), _disagreement(agreement := _agreement(made, source, job))),
+        picture=_remarked(whole, f"reduced again, it is {found:.1f} dB from its input" if low else ""),
         before=source if work.task.sheet else None,
-        deviation=_resized(made.deviation, size),
-        agreement=agreement,
+        deviation=None if made.deviation is None else bicubic(made.deviation[None, None], size)[0, 0],
+        agreement=found,
     )
-
-
-def _agreement(made: Enlarged, source: Picture, job: Job) -> float | None:
-    """PSNR on RGB between what was made, reduced again, and the input, in dB up to EQUAL."""
-    model = job.upscaler.model.config
-    if model.degradation != "bicubic":
-        return None
-    again = degrade(made.color[None], model.scale)[0]
-    return min(psnr(images.to_bytes(again), images.to_bytes(source.color)), EQUAL)
-
-
-def _disagreement(agreement: float | None) -> str:
-    if agreement is None or agreement >= LOW_AGREEMENT:
-        return ""
-    return f"reduced again, it is {agreement:.1f} dB from its input (try --consistency 1)"
-
-
-def _resized(deviation: Tensor | None, size: tuple[int, int]) -> Tensor | None:
-    return None if deviation is None else bicubic(deviation[None, None], size)[0, 0]
 
 
 def _pixels(size: tuple[int, int]) -> int:

@@ -140,7 +140,26 @@ class Upscaler:
         if any(large):
             return [self._in_blocks(pictures[0])]
         loaded = [self._load(x) for x in pictures]
-        return self._solve([bicubic(x[None], self._enlarged(x))[0] for x in loaded], loaded)
+        return self._solve([self._enlargement(x) for x in loaded], loaded)
+
+    @torch.inference_mode()
+    def previews(self, picture: Tensor) -> Iterator[Tensor]:
+        """The picture after every step; the last is what `self([picture])` returns.
+
+        Raises UsageError for a picture that is solved in blocks, and for the mean of several samples.
+        """
+        if max(self._enlarged(picture)) > WHOLE:
+            raise UsageError(
+                f"an output of {' x '.join(map(str, self._enlarged(picture)))} pixels is made in parts",
+                f"there are previews up to {WHOLE} pixels a side",
+            )
+        if self.settings.samples > 1:
+            raise UsageError(f"there are no previews of {self.settings.samples} samples", "leave samples out")
+        seen = self._load(picture)
+        layout, packed, denoise = self._prepare([self._enlargement(seen)], [seen])
+        for u_0 in self._estimates(denoise, layout):
+            (preview,) = layout.unpack(self.denoiser.process.to_x(u_0, packed))
+            yield preview
 
     def _in_blocks(self, picture: Tensor) -> Enlarged:
         """A large picture from blocks that reach over what is kept of them by margins."""
@@ -181,17 +200,17 @@ class Upscaler:
     def _load(self, picture: Tensor) -> Tensor:
         return picture.to(self.model.device, torch.float32)
 
+    def _enlargement(self, seen: Tensor) -> Tensor:
+        return bicubic(seen[None], self._enlarged(seen))[0]
+
     def _solve(self, anchors: Sequence[Tensor], inputs: Sequence[Tensor], origin: Size = (0, 0)) -> list[Enlarged]:
         """Pictures of anchors (3, H, W), whose first pixel lies at `origin`, and inputs (3, h, w)."""
-        layout = self.layout([(x.shape[1], x.shape[2]) for x in anchors])
-        packed = layout.pack(anchors)
-        process = self.denoiser.process
-        denoise = tiled(self.denoiser, layout, packed, self.tiling.batch)
-        if self.settings.consistency:
-            denoise = self._consistent(denoise, layout, anchors, inputs)
+        layout, packed, denoise = self._prepare(anchors, inputs)
 
         def sample(number: int) -> Tensor:
-            return process.to_x(self._sample(denoise, layout, origin, number), packed)
+            for u_0 in self._estimates(denoise, layout, origin, number):
+                last = u_0  # earlier ones are let go
+            return self.denoiser.process.to_x(last, packed)
 
         if self.settings.samples == 1:
             return [Enlarged(color) for color in layout.unpack(sample(0))]
@@ -199,18 +218,27 @@ class Upscaler:
         spread = [variance.mean(0).sqrt() / 2 for variance in layout.unpack(variance)]
         return [Enlarged(*both) for both in zip(layout.unpack(mean), spread, strict=True)]
 
-    def _sample(self, denoise: sampling.Denoise, layout: Layout, origin: Size, number: int) -> Tensor:
-        """The packed u_0 of one sample, with its share of the first estimate."""
-        plan = self.schedule
-        start = self._noise(layout, origin, number, 0).mul_(plan.noise_scale * float(plan.levels[0, 1]))
-        first = None
+    def _prepare(self, anchors: Sequence[Tensor], inputs: Sequence[Tensor]) -> tuple[Layout, Tensor, sampling.Denoise]:
+        """How pictures lie in a flat bag, the bag of their anchors, and what estimates u_0 on it."""
+        layout = self.layout([(x.shape[1], x.shape[2]) for x in anchors])
+        packed = layout.pack(anchors)
+        denoise = tiled(self.denoiser, layout, packed, self.tiling.batch)
+        if self.settings.consistency:
+            denoise = self._consistent(denoise, layout, anchors, inputs)
+        return layout, packed, denoise
+
+    def _estimates(
+        self, denoise: sampling.Denoise, layout: Layout, origin: Size = (0, 0), sample: int = 0
+    ) -> Iterator[Tensor]:
+        """The estimate of u_0 of every step, a flat bag, each with its share of the first."""
+        plan, first = self.schedule, None
+        start = self._noise(layout, origin, sample, 0).mul_(plan.noise_scale * float(plan.levels[0, 1]))
         for step in sampling.solve(
-            denoise, start, plan.levels, plan.sampler, lambda i: self._noise(layout, origin, number, i + 1)
+            denoise, start, plan.levels, plan.sampler, lambda i: self._noise(layout, origin, sample, i + 1)
         ):
-            last = step.u_0  # earlier ones are let go
             if step.i == 0 and self.fidelity > 0:
-                first = last
-        return last if first is None else torch.lerp(last, first, self.fidelity)
+                first = step.u_0
+            yield step.u_0 if first is None else torch.lerp(step.u_0, first, self.fidelity)
 
     def _consistent(
         self, denoise: sampling.Denoise, layout: Layout, anchors: Sequence[Tensor], inputs: Sequence[Tensor]

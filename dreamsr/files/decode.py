@@ -14,7 +14,7 @@ from PIL import Image, ImageCms, PngImagePlugin, UnidentifiedImageError
 from dreamsr.errors import ImageError
 from dreamsr.files import metadata, provenance, tiff, vips
 from dreamsr.files.metadata import Metadata
-from dreamsr.files.picture import Picture, Pixels, from_pixels
+from dreamsr.files.picture import MODES, Picture, Pixels, from_pil, from_pixels
 
 KINDS = "PNG, JPEG, WebP, TIFF or BMP"
 MAX_PIXELS = 500_000_000
@@ -24,7 +24,6 @@ _MAX_PIXELS_PER_BYTE = 20_000
 _BOUNDED_TIFF = (1, 5, 6, 7, 8, 32773, 32946)
 _JPEG_IN_TIFF = (6, 7)
 _PNG_MODES = {0: "L", 2: "RGB", 4: "LA", 6: "RGBA"}
-_MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
 _CHANNELS = {"1": 1, "L": 1, "LA": 2, "P": 3, "RGB": 3, "YCbCr": 3, "RGBA": 4, "CMYK": 4}
 _GAMMA = 1 / 2.2
 _FLIPS = {2: (False, (1,)), 3: (False, (0, 1)), 4: (False, (0,)), 5: (True, ())}
@@ -188,13 +187,12 @@ def _pixels(source: _Source, file: IO[bytes]) -> tuple[Pixels, tuple[str, ...]]:
             return pixels, ()
         inks = (pixels // (257 if pixels.itemsize == 2 else 1)).astype(np.uint8)
         image = Image.frombytes("CMYK", pixels.shape[1::-1], inks.tobytes())
-    if image.mode not in _MODES:
-        raise ValueError(f"pixels of kind {image.mode} are not supported")
     if image.mode == "CMYK":
         image, remark = _from_cmyk(image, _profile(source))
         return np.asarray(image), (remark,)
-    mode = ("L" if image.mode in ("1", "L", "LA", "La") else "RGB") + "A" * image.has_transparency_data
-    return np.asarray(image.convert(mode)).reshape(image.height, image.width, -1), ()
+    if image.mode not in MODES:
+        raise ValueError(f"pixels of kind {image.mode} are not supported")
+    return from_pil(image), ()
 
 
 def _vips_pixels(source: _Source, file: IO[bytes]) -> Pixels:

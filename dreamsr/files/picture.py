@@ -17,6 +17,9 @@ _STRIP = 2**20
 """Pixels that are converted at a time: a large picture is not held twice in floating point."""
 Pixels = npt.NDArray[np.unsignedinteger[Any]]
 """uint8 or uint16 (H, W, C) with 1 to 4 channels: gray, gray and alpha, RGB, RGBA."""
+_GRAY = ("1", "L", "LA", "La")
+MODES = {*_GRAY, "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr"}
+"""Pillow's modes that `from_pil` takes."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,22 @@ def _quantize(x: Tensor, depth: int) -> Tensor:
 
 def from_pixels(pixels: Pixels) -> tuple[Tensor, Tensor | None]:
     """(colour, alpha) of a `Picture`; gray is seen as three equal channels."""
-    planes = to_unit(torch.from_numpy(np.moveaxis(pixels, 2, 0).copy()))
+    return split(to_unit(torch.from_numpy(np.moveaxis(pixels, 2, 0).copy())))
+
+
+def split(planes: Tensor) -> tuple[Tensor, Tensor | None]:
+    """(colour, alpha) of 1 to 4 planes (C, H, W); gray is seen as three equal channels."""
     colors = len(planes) - 1 + len(planes) % 2
     alpha = planes[colors:] if colors < len(planes) else None
     return planes[:colors].expand(3, -1, -1), alpha
+
+
+def joined(picture: Picture, rows: slice = slice(None)) -> Tensor:
+    """Planes (C, H, W); gray and alpha as the picture has them."""
+    color = picture.color[:, rows]
+    planes = [color.mean(0, keepdim=True) if picture.gray else color]
+    planes += [] if picture.alpha is None else [picture.alpha[:, rows]]
+    return torch.cat(planes)
 
 
 def to_pixels(picture: Picture, depth: int) -> Pixels:
@@ -74,11 +89,14 @@ def to_pixels(picture: Picture, depth: int) -> Pixels:
     rows = max(1, _STRIP // width)
     for top in range(0, height, rows):
         strip = slice(top, top + rows)
-        color = picture.color[:, strip]
-        planes = [color.mean(0, keepdim=True) if picture.gray else color]
-        planes += [] if picture.alpha is None else [picture.alpha[:, strip]]
-        pixels[strip] = _quantize(torch.cat(planes), depth).permute(1, 2, 0).numpy()
+        pixels[strip] = _quantize(joined(picture, strip), depth).permute(1, 2, 0).numpy()
     return pixels
+
+
+def from_pil(image: Image.Image) -> Pixels:
+    """8 bits of a Pillow image of one of MODES; palettes are looked up."""
+    mode = ("L" if image.mode in _GRAY else "RGB") + "A" * image.has_transparency_data
+    return np.asarray(image.convert(mode)).reshape(image.height, image.width, -1)
 
 
 def to_pil(picture: Picture) -> Image.Image:

@@ -1,0 +1,117 @@
+"""dreamsr in Python: `dreamsr.load(...)` gives a model, which upscales pictures in memory as the program does files."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from os import PathLike, fspath
+from typing import TypedDict, Unpack
+
+from torch import Tensor
+
+from dreamsr.engine.device import choose_device, choose_dtype, describe
+from dreamsr.engine.finish import finished
+from dreamsr.engine.memory import Frugal
+from dreamsr.engine.outputs import Sizing
+from dreamsr.engine.schedule import Settings
+from dreamsr.engine.upscaler import Upscaler
+from dreamsr.files import arrays, checkpoint, hub, images
+from dreamsr.files.arrays import Pictorial
+from dreamsr.files.images import Picture
+
+
+class _Sampling(TypedDict, total=False):
+    steps: int
+    """Sampling steps, at least 1."""
+    sampler: str
+    """A name as `dreamsr upscale --sampler` takes it."""
+    grid: str
+    """Spacing of the noise levels, as `dreamsr upscale --grid` takes it."""
+    fidelity: float
+    """From 0, all the texture, to 1, the mean picture."""
+    samples: int
+    """The result is the mean of so many."""
+    consistency: float
+    """From 0 to 1: how far the result is moved to agree with the image when it is reduced again."""
+    seed: int
+    """Of the noise (default: 0)."""
+    tile: int
+    """Largest side of a tile in output pixels."""
+
+
+class Options(_Sampling, total=False):
+    """What may be asked of a picture; what is left out comes from the model."""
+
+    scale: float
+    """Output size / input size, from 1 to the model's."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model on its device; made by `load`."""
+
+    loaded: checkpoint.Model
+
+    def __repr__(self) -> str:
+        return f"<dreamsr.Model {self.name}, x{self.scale}, {describe(self.loaded.device, self.loaded.denoiser.dtype)}>"
+
+    @property
+    def name(self) -> str:
+        return self.loaded.config.name
+
+    @property
+    def scale(self) -> int:
+        """The largest output size / input size."""
+        return self.loaded.config.scale
+
+    def upscale(self, image: Pictorial, **options: Unpack[Options]) -> Pictorial:
+        """The enlarged image, of the same type as `image`, which is one of
+
+        * a Pillow image, with or without transparency, a palette, or gray; EXIF orientation is not applied;
+        * a numpy array (H, W) or (H, W, C) with 1 to 4 channels: gray, gray and alpha, RGB, RGBA; uint8, uint16, or a
+          float in [0, 1], and so is the result;
+        * a tensor (3, H, W) or (B, 3, H, W) of a float in [0, 1]; the result is on its device.
+
+        The sides of the result are `scale` times those of `image`, rounded. Raises UsageError for any other picture or
+        option. Equal to what `dreamsr upscale` writes with the same options.
+        """
+        upscaler, sizing = self._configured(**options)
+        sources = [images.bled(picture) for picture in arrays.pictures(image)]
+        upscale, bag = Frugal(upscaler), max(1, upscaler.tiling.batch // upscaler.tiles(sources[0].size))
+        colors: list[Tensor] = []
+        for i in range(0, len(sources), bag):
+            colors += [made.color for made in upscale([picture.color for picture in sources[i : i + bag]])[0]]
+        return arrays.like(image, self._finished(sources, colors, sizing))
+
+    def steps(self, image: Pictorial, **options: Unpack[Options]) -> Iterator[Pictorial]:
+        """What the image looks like after every step, for previews; the last one is what `upscale` returns.
+
+        As `upscale`, but for pictures of at most 4096 pixels a side at the model's scale.
+        """
+        upscaler, sizing = self._configured(**options)
+        sources = [images.bled(picture) for picture in arrays.pictures(image)]
+        runs = [upscaler.previews(picture.color) for picture in sources]
+        return (arrays.like(image, self._finished(sources, colors, sizing)) for colors in zip(*runs, strict=True))
+
+    def _configured(
+        self,
+        scale: float | None = None,
+        **options: Unpack[_Sampling],
+    ) -> tuple[Upscaler, Sizing]:
+        sizing = Sizing(scale)
+        sizing.check(self.scale)
+        return Upscaler(self.loaded, Settings(**options)), sizing
+
+    def _finished(self, sources: Sequence[Picture], colors: Sequence[Tensor], sizing: Sizing) -> list[Picture]:
+        return [
+            finished(source, color.cpu(), sizing.output(source.size, self.scale))
+            for source, color in zip(sources, colors, strict=True)
+        ]
+
+
+def load(name: str | PathLike[str] = hub.DEFAULT_MODEL, *, device: str = "auto", dtype: str = "auto") -> Model:
+    """A model by its bundled name, .safetensors file or run folder, or `org/repo[@revision][:file]` on the Hub.
+
+    device: auto, cpu, cuda, cuda:1, mps; dtype: auto, fp32, bf16, fp16. Raises DreamSRError for what cannot be had.
+    """
+    chosen = choose_device(device)
+    precision = choose_dtype(chosen, dtype)
+    return Model(checkpoint.load_model(hub.resolve(fspath(name))).to(chosen, precision))
