@@ -92,7 +92,7 @@ def test_metadata(graph: Path) -> None:
         "name": "small",
         "scale": "4",
         "multiple": "8",
-        "steps": "2",
+        "steps": "3",
         "sampler": "dpmpp-2m",
         "dtype": "fp32",
         "licence": "mine",
