@@ -1,10 +1,14 @@
-"""PSNR and SSIM on values of 0 to 255, computed in float64."""
+"""PSNR, SSIM, MS-SSIM and consistency on values of 0 to 255, computed in float64."""
 
 import math
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+_WINDOW = 11
+_MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+"""Exponents of the scales, finest first (Wang et al. 2003)."""
 
 
 def luma(rgb: Tensor) -> Tensor:
@@ -15,8 +19,13 @@ def luma(rgb: Tensor) -> Tensor:
 
 def psnr(a: Tensor, b: Tensor, crop: int = 0) -> float:
     """Peak signal-to-noise ratio in dB of (C, H, W) on 0..255, `crop` border pixels left out; inf if equal."""
-    mse = (_cropped(a, crop) - _cropped(b, crop)).square().mean().item()
+    mse = _mse(_cropped(a, crop), _cropped(b, crop))
     return math.inf if mse == 0 else 10 * math.log10(255**2 / mse)
+
+
+def consistency(again: Tensor, lr: Tensor) -> float:
+    """Mean squared error in [0, 1], times 1e5, of (C, H, W) on 0..255: SR3's and DREAM's consistency."""
+    return _mse(again.to(torch.float64), lr.to(torch.float64)) / 255**2 * 1e5
 
 
 def ssim(a: Tensor, b: Tensor, crop: int = 0) -> float:
@@ -26,14 +35,43 @@ def ssim(a: Tensor, b: Tensor, crop: int = 0) -> float:
     nan for pictures smaller than the window.
     """
     x, y = _cropped(a, crop)[:, None], _cropped(b, crop)[:, None]
-    if min(x.shape[-2:]) < 11:
+    if min(x.shape[-2:]) < _WINDOW:
         return math.nan
+    luminance, structure = _similarity(x, y)
+    return (luminance * structure).mean().item()
+
+
+def ms_ssim(a: Tensor, b: Tensor, crop: int = 0) -> float:
+    """Multi-scale SSIM (Wang, Simoncelli and Bovik 2003) of (C, H, W) on 0..255, mean over channels.
+
+    Five scales with the windows of `ssim`, each half of the one before by the mean of 2 x 2 pixels (an odd
+    last row or column is left out); negative means count as 0. nan below 176 pixels on a side.
+    """
+    x, y = _cropped(a, crop)[:, None], _cropped(b, crop)[:, None]
+    if min(x.shape[-2:]) < _WINDOW << (len(_MS_WEIGHTS) - 1):
+        return math.nan
+    product = torch.ones(len(x), dtype=torch.float64, device=x.device)
+    for i, weight in enumerate(_MS_WEIGHTS):
+        luminance, structure = _similarity(x, y)
+        coarsest = i == len(_MS_WEIGHTS) - 1
+        mean = (luminance * structure if coarsest else structure).mean((1, 2, 3))
+        product = product * mean.clamp_min(0) ** weight
+        x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
+    return product.mean().item()
+
+
+def _similarity(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Maps of luminance, and of contrast and structure; (C, 1, H, W)."""
     mean_x, mean_y = _blur(x), _blur(y)
     var_x, var_y = _blur(x * x) - mean_x**2, _blur(y * y) - mean_y**2
     covariance = _blur(x * y) - mean_x * mean_y
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    numerator = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
-    return (numerator / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))).mean().item()
+    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
+    return luminance, (2 * covariance + c2) / (var_x + var_y + c2)
+
+
+def _mse(x: Tensor, y: Tensor) -> float:
+    return (x - y).square().mean().item()
 
 
 def _cropped(x: Tensor, crop: int) -> Tensor:
@@ -48,4 +86,4 @@ def _blur(x: Tensor) -> Tensor:
     offsets = torch.arange(-5, 6, dtype=x.dtype, device=x.device)
     window = torch.exp(-(offsets**2) / (2 * 1.5**2))
     window = window / window.sum()
-    return F.conv2d(F.conv2d(x, window.view(1, 1, 11, 1)), window.view(1, 1, 1, 11))
+    return F.conv2d(F.conv2d(x, window.view(1, 1, _WINDOW, 1)), window.view(1, 1, 1, _WINDOW))
