@@ -13,7 +13,8 @@ from pathlib import Path
 
 from dreamsr.data.degrade import degrade
 from dreamsr.engine.device import choose_device, choose_dtype
-from dreamsr.engine.evaluator import Measure, crop_to_multiple, load_lpips
+from dreamsr.engine.evaluator import crop_to_multiple
+from dreamsr.engine.measure import Measure, load_lpips
 from dreamsr.engine.upscaler import Settings, Upscaler
 from dreamsr.files import checkpoint, hub, images
 from dreamsr.metrics import luma, psnr

@@ -284,7 +284,9 @@ def test_train_eval_export_upscale(program: Program, photos: Path, tmp_path: Pat
     document = json.loads(out)
     assert code == 0
     assert [row["picture"] for row in document["pictures"]] == ["astronaut", "chelsea", "coffee", "rocket"]
-    assert set(document["means"]["given"]) == {"psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb"}
+    assert set(document["means"]["given"]) == {
+        f"{measure}_{color}" for measure in ("psnr", "ssim", "ms_ssim") for color in ("y", "rgb")
+    }
     code, out, _ = program("eval", "-m", "run", "--data", photos, "--steps", "1,2")
     rows = [line.split("\t")[0] for line in out.splitlines()]
     assert (code, rows) == (0, ["mean of 4", "bicubic", "1 step", "2 steps"])

@@ -1,5 +1,6 @@
 """`dreamsr eval`"""
 
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -63,8 +64,8 @@ def evaluate(
     95 % intervals over pictures.
     """
     _check(crop, protocol, scale, (json, csv, markdown))
-    swept = [*(sweep or []), *(word for word in words or [] if "=" in word)]
-    folders = [Path(word) for word in words or [] if "=" not in word]
+    swept = [*(sweep or []), *(word for word in words or [] if _is_sweep(word))]
+    folders = [Path(word) for word in words or [] if not _is_sweep(word)]
 
     from dreamsr.engine import evaluation, evaluator, reports
     from dreamsr.engine.measure import PROTOCOLS, Measure, load_lpips
@@ -78,9 +79,8 @@ def evaluate(
     own: Sequence[Contender]
     if model and data and not folders:
         place = data
-        evaluator.by_name(place)
         own = _models(model, variants, "", *compute)
-    elif len(folders) == 2 and not (model or data or swept or steps):
+    elif len(folders) == 2 and not (model or data):
         place = folders[1]
         own = [evaluator.results(folders[0], place, "given", crop_to_match)]
     else:
@@ -91,8 +91,8 @@ def evaluate(
     benchmark, unpaired = evaluator.benchmark(place, [*own, *rivals], measure, scale)
     _warn(unpaired, measure)
     rows = _collect(benchmark)
-    pairs = [(a.name, b.name) for a, b in zip(own, rivals * len(own) if len(rivals) == 1 else rivals, strict=False)]
-    found = evaluation.of(benchmark, rows, pairs, unpaired)
+    together = zip(own, rivals, strict=True) if len(own) == len(rivals) else product(own, rivals)
+    found = evaluation.of(benchmark, rows, [(a.name, b.name) for a, b in together], unpaired)
     forms = {evaluation.to_json: json, evaluation.to_csv: csv, evaluation.to_markdown: markdown}
     if chosen := [form for form, wanted in forms.items() if wanted]:
         console.data(chosen[0](found))
@@ -101,6 +101,10 @@ def evaluate(
     if html:
         page.write(html, reports.evaluation_page(benchmark, found))
         console.say(f"report: {html}")
+
+
+def _is_sweep(word: str) -> bool:
+    return "=" in word and not Path(word).exists()
 
 
 def _check(crop: int | None, protocol: str, scale: int | None, forms: "Sequence[bool]") -> None:
@@ -149,7 +153,7 @@ def _rivals(
 
     path = Path(name)
     if path.suffix.lower() in images.SUFFIXES or (path.is_dir() and not (path / hub.RUN_FILE).is_file()):
-        return [evaluator.results(path, place, f"{path}/", cut)]
+        return [evaluator.results(path, place, f"{path}/" if path.is_dir() else name, cut)]
     return _models(name, variants, f"{name}: ", *compute)
 
 
@@ -201,6 +205,6 @@ def _print(found: "Evaluation") -> None:
     from dreamsr.engine import evaluation
 
     for table in evaluation.tables(found):
-        console.table(table.header, table.rows)
+        console.table(table.header, table.rows, turn=True)
     for line in evaluation.remarks(found):
         console.say(line)

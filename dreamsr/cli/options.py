@@ -62,6 +62,10 @@ Compare = Annotated[
     bool,
     typer.Option("--compare", help="Draw before and after beside each: NAME_compare.png.", rich_help_panel="Output"),
 ]
+Report = Annotated[
+    Path | None,
+    typer.Option("--report", help="Write a page with all results and pictures, HTML.", rich_help_panel="Output"),
+]
 StripMetadata = Annotated[
     bool,
     typer.Option(

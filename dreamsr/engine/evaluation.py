@@ -11,7 +11,7 @@ from typing import Any
 
 from dreamsr import __version__
 from dreamsr.engine import statistics
-from dreamsr.engine.evaluator import Benchmark, Facts, Row
+from dreamsr.engine.evaluator import Benchmark, Facts, Results, Row
 from dreamsr.engine.measure import COLUMNS
 from dreamsr.engine.statistics import Mean, Means
 from dreamsr.files.page import Table
@@ -58,7 +58,10 @@ def of(
 ) -> Evaluation:
     """The outcome of a benchmark."""
     methods = {contender.name: contender.facts for contender in benchmark.contenders}
-    return Evaluation(rows, benchmark.measure.protocol(benchmark.scale), methods, pairs, list(map(str, unpaired)))
+    protocol = benchmark.measure.protocol(benchmark.scale)
+    if any(isinstance(contender, Results) and contender.cut for contender in benchmark.contenders):
+        protocol["sizes"] = "pictures of different sizes were cut at the bottom and right to the smallest"
+    return Evaluation(rows, protocol, methods, pairs, list(map(str, unpaired)))
 
 
 def tables(evaluation: Evaluation) -> list[Table]:

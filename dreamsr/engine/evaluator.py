@@ -188,8 +188,6 @@ def by_name(folder: Path) -> dict[str, Path]:
         if key in found:
             raise UsageError(f"{found[key]} and {path} have the same name; their partner would be ambiguous")
         found[key] = path
-    if not found:
-        raise UsageError(f"no {images.KINDS} picture in {folder}")
     return found
 
 
@@ -211,6 +209,8 @@ def benchmark(
     originals = by_name(place)
     folders = [contender for contender in contenders if isinstance(contender, Results)]
     common = set(originals).intersection(*(folder.files for folder in folders))
+    if not common and not folders:
+        raise UsageError(f"no {images.KINDS} picture in {place}")
     if not common:
         places = " and ".join(str(folder.folder) for folder in folders)
         raise UsageError(f"no picture of {places} has a partner of the same name in {place}")

@@ -10,7 +10,7 @@ from torch import Tensor
 from dreamsr.data.degrade import degrade
 from dreamsr.errors import CheckpointError
 from dreamsr.files import images, lpips_weights
-from dreamsr.metrics import LPIPS, consistency, lpips, luma, ms_ssim, psnr, ssim
+from dreamsr.metrics import LPIPS, both_ssim, consistency, lpips, luma, psnr
 
 Color = Literal["y", "rgb"]
 PROTOCOLS: dict[str, tuple[Color, ...]] = {"sr": ("y",), "dream": ("rgb",), "all": ("y", "rgb")}
@@ -99,8 +99,8 @@ class Measure:
 
 
 def _fidelity(color: Color, a: Tensor, b: Tensor, crop: int) -> dict[str, float]:
-    measures = {"psnr": psnr, "ssim": ssim, "ms_ssim": ms_ssim}
-    return {f"{name}_{color}": measure(a, b, crop) for name, measure in measures.items()}
+    ssim, ms_ssim = both_ssim(a, b, crop)
+    return {f"psnr_{color}": psnr(a, b, crop), f"ssim_{color}": ssim, f"ms_ssim_{color}": ms_ssim}
 
 
 def load_lpips(given: Path | None, network: lpips.Network = "alex") -> LPIPS | None:

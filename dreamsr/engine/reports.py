@@ -1,5 +1,6 @@
 """What the pages of `eval` and `upscale` show."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -104,10 +105,9 @@ def _worst_part(error: Tensor) -> tuple[slice, slice, slice]:
 
 def job_page(results: Sequence[Result], summary: str) -> Page:
     """What became of the pictures of a job, and the first of them before and after."""
-    done = [result for result in results if result.status == "done"]
     header = ["input", "output", "size", "status", "seconds", "remarks"]
     table = Table(header, [_line(result) for result in results], "Files", words=True)
-    return Page("Upscaled pictures", f"{summary}; dreamsr {__version__}", [table], None, _firsts(done))
+    return Page("Upscaled pictures", f"{summary}; dreamsr {__version__}", [table], None, _firsts(results))
 
 
 def _line(result: Result) -> list[str]:
@@ -118,8 +118,9 @@ def _line(result: Result) -> list[str]:
     return [*names, size, result.status, f"{result.seconds:.2f}", remarks]
 
 
-def _firsts(done: Sequence[Result]) -> list[Comparison]:
-    return [_before_and_after(result) for result in done[:_FIRST]]
+def _firsts(results: Sequence[Result]) -> list[Comparison]:
+    done = (result for result in results if result.status == "done")
+    return [_before_and_after(result) for result in itertools.islice(done, _FIRST)]
 
 
 def _before_and_after(result: Result) -> Comparison:

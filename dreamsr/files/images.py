@@ -69,7 +69,7 @@ def data_uri(color: Tensor) -> str:
 
 
 def magnified(color: Tensor, box: tuple[float, float, float, float], size: tuple[int, int]) -> Tensor:
-    """The part (left, top, right, bottom) of (3, h, w) in [-1, 1], in pixels and their fractions, at (height, width)."""
+    """A part of (3, h, w) in [-1, 1] at (height, width); `box` is left, top, right, bottom in pixels and fractions."""
     part = to_pil(Picture(color)).resize(size[::-1], Image.Resampling.BICUBIC, box)
     return to_unit(torch.from_numpy(np.asarray(part).copy()).permute(2, 0, 1))
 

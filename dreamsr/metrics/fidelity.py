@@ -1,6 +1,8 @@
 """PSNR, SSIM, MS-SSIM and consistency on values of 0 to 255, computed in float64."""
 
 import math
+from collections.abc import Iterator
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -34,11 +36,7 @@ def ssim(a: Tensor, b: Tensor, crop: int = 0) -> float:
     Gaussian window of 11 x 11 with sigma 1.5, K1 = .01, K2 = .03, only where the window fits;
     nan for pictures smaller than the window.
     """
-    x, y = _cropped(a, crop)[:, None], _cropped(b, crop)[:, None]
-    if min(x.shape[-2:]) < _WINDOW:
-        return math.nan
-    luminance, structure = _similarity(x, y)
-    return (luminance * structure).mean().item()
+    return _ssim(list(islice(_scales(a, b, crop), 1)))
 
 
 def ms_ssim(a: Tensor, b: Tensor, crop: int = 0) -> float:
@@ -47,27 +45,48 @@ def ms_ssim(a: Tensor, b: Tensor, crop: int = 0) -> float:
     Five scales with the windows of `ssim`, each half of the one before by the mean of 2 x 2 pixels (an odd
     last row or column is left out); negative means count as 0. nan below 176 pixels on a side.
     """
+    return both_ssim(a, b, crop)[1]
+
+
+def both_ssim(a: Tensor, b: Tensor, crop: int = 0) -> tuple[float, float]:
+    """(ssim, ms_ssim) in less time: they share the finest scale."""
+    scales = list(islice(_scales(a, b, crop), len(_MS_WEIGHTS)))
+    return _ssim(scales), _ms_ssim(scales)
+
+
+Scale = tuple[Tensor, Tensor]
+"""Maps of luminance, and of contrast and structure; (C, 1, H, W)."""
+
+
+def _scales(a: Tensor, b: Tensor, crop: int) -> Iterator[Scale]:
+    """From the finest to the last that the window fits into."""
     x, y = _cropped(a, crop)[:, None], _cropped(b, crop)[:, None]
-    if min(x.shape[-2:]) < _WINDOW << (len(_MS_WEIGHTS) - 1):
-        return math.nan
-    product = torch.ones(len(x), dtype=torch.float64, device=x.device)
-    for i, weight in enumerate(_MS_WEIGHTS):
-        luminance, structure = _similarity(x, y)
-        coarsest = i == len(_MS_WEIGHTS) - 1
-        mean = (luminance * structure if coarsest else structure).mean((1, 2, 3))
-        product = product * mean.clamp_min(0) ** weight
+    while min(x.shape[-2:]) >= _WINDOW:
+        yield _similarity(x, y)
         x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
-    return product.mean().item()
 
 
-def _similarity(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Maps of luminance, and of contrast and structure; (C, 1, H, W)."""
+def _ssim(scales: list[Scale]) -> float:
+    return (scales[0][0] * scales[0][1]).mean().item() if scales else math.nan
+
+
+def _ms_ssim(scales: list[Scale]) -> float:
+    if len(scales) < len(_MS_WEIGHTS):
+        return math.nan
+    luminance, structure = scales[-1]
+    maps = [*(structure for _, structure in scales[:-1]), luminance * structure]
+    means = torch.stack([values.mean((1, 2, 3)) for values in maps]).clamp_min(0)
+    weights = torch.tensor(_MS_WEIGHTS, dtype=means.dtype, device=means.device)[:, None]
+    return (means**weights).prod(0).mean().item()
+
+
+def _similarity(x: Tensor, y: Tensor) -> Scale:
     mean_x, mean_y = _blur(x), _blur(y)
-    var_x, var_y = _blur(x * x) - mean_x**2, _blur(y * y) - mean_y**2
+    variances = _blur(x * x + y * y) - mean_x**2 - mean_y**2
     covariance = _blur(x * y) - mean_x * mean_y
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
-    return luminance, (2 * covariance + c2) / (var_x + var_y + c2)
+    return luminance, (2 * covariance + c2) / (variances + c2)
 
 
 def _mse(x: Tensor, y: Tensor) -> float:
