@@ -359,6 +359,18 @@ def test_a_terminal_gets_a_bar_and_a_table(monkeypatch: pytest.MonkeyPatch) -> N
     assert "b.png -> out/b.png" not in shown
 
 
+def test_a_wide_table_is_turned_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stdout", screen)
+    monkeypatch.setenv("COLUMNS", "80")
+    keys = [f"measure {i}" for i in range(12)]
+    console.table(["mean", *keys], [["one", *("1.2345 (1.1000..1.3000)" for _ in keys)]], turn=True)
+    lines = screen.getvalue().splitlines()
+    assert sum("1.2345 (1.1000..1.3000)" in line for line in lines) == 12
+    assert all(len(line) <= 80 for line in lines if "1.2345" in line)
+
+
 def test_it_is_loud_when_cuda_is_missing(
     program: Program, tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

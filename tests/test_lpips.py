@@ -176,7 +176,7 @@ def test_without_weights_the_table_says_how_to_get_them(program: Program, tmp_pa
     code, out, err = program("eval", "hr", "hr")
     assert code == 0
     assert "lpips" not in out
-    assert "lpips: not measured, its weights were not found: --lpips-weights download fetches them" in err
+    assert "lpips_alexnet: not measured, its weights were not found: --lpips-weights download fetches them" in err
 
 
 def test_lpips_reference_values(shared_metrics: Path) -> None:

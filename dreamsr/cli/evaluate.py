@@ -176,7 +176,7 @@ def _lpips_weights(given: Path | None) -> Path | None:
 
     if given != Path("download"):
         return given
-    console.say("LPIPS weights: downloading what is not in the cache (250 MB)")
+    console.say("LPIPS weights: what is not in the cache is downloaded, up to 250 MB")
     return lpips_weights.download()
 
 

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,11 @@ class Evaluation:
     def pictures(self) -> list[str]:
         return list(dict.fromkeys(row.picture for row in self.rows))
 
-    @property
+    @cached_property
     def means(self) -> dict[str, Means]:
         return statistics.means(self.rows)
 
-    @property
+    @cached_property
     def differences(self) -> list[tuple[str, str, Means]]:
         return [(a, b, statistics.differences(self.rows, a, b)) for a, b in self.pairs]
 

@@ -114,9 +114,10 @@ class Sampled:
 
     @property
     def facts(self) -> Facts:
-        provenance = asdict(work.describe(self.upscaler, self.model, self.sha256))
-        del provenance["source"]
-        return provenance | {"device": describe(self.upscaler.model.device, self.upscaler.denoiser.dtype)}
+        given = {key: value for key, value in asdict(self.upscaler.settings).items() if value is not None}
+        made = asdict(work.describe(self.upscaler, self.model, self.sha256))
+        del made["source"]
+        return {**given, **made, "device": describe(self.upscaler.model.device, self.upscaler.denoiser.dtype)}
 
     def __call__(self, case: Case) -> tuple[Tensor, dict[str, float]]:
         assert case.lr is not None

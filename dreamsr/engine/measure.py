@@ -88,10 +88,10 @@ class Measure:
             "ssim_window": "Gaussian 11 x 11, sigma 1.5, valid area; K1 = .01, K2 = .03",
             "ms_ssim": "5 scales by means of 2 x 2; only from 176 pixels on a side",
         }
-        for key, backbone in (("lpips", "AlexNet"), ("lpips_squeeze", "SqueezeNet 1.1")):
-            measured = f"LPIPS {lpips.VERSION}, {backbone}, on RGB, no crop"
-            missing = f"not measured, its weights were not found: {lpips_weights.HOW_TO_GET}"
-            facts[key] = measured if key in self._distances else missing
+        measured = f"{lpips.VERSION}, on RGB, no crop"
+        missing = f"not measured, its weights were not found: {lpips_weights.HOW_TO_GET}"
+        facts["lpips_alexnet"] = measured if self.lpips else missing
+        facts["lpips_squeezenet"] = measured if self.lpips_squeeze else missing
         if scale is not None:
             facts["mod_crop"] = scale
             facts["downscaling"] = f"by {scale}, Pillow's bicubic (a = -.5, antialiased), 8 bits after each pass"

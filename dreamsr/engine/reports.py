@@ -88,11 +88,11 @@ def _against_original(benchmark: Benchmark, method: Contender, name: str, title:
     case = benchmark.case(name)
     sr, hr = method(case)[0], case.hr
     error = (sr - hr).abs().mean(0, keepdim=True)
-    before = Shot("original", hr) if case.lr is None else Shot("bicubic", Bicubic()(case)[0])
+    enlarged = [] if case.lr is None else [Shot("bicubic", Bicubic()(case)[0])]
     white = Shot(f"error, white: {_ERROR_WHITE} levels or more", (error * 255 / _ERROR_WHITE - 1).expand(3, -1, -1))
     part = _worst_part(error)
-    shots = [Shot(s.label, s.picture[part]) for s in (before, Shot(method.name, sr), Shot("original", hr), white)]
-    return Comparison(title, shots[0], shots[1], shots[2:])
+    shots = [Shot(s.label, s.picture[part]) for s in (*enlarged, Shot("original", hr), white)]
+    return Comparison(title, shots[0], Shot(method.name, sr[part]), shots[1:])
 
 
 def _worst_part(error: Tensor) -> tuple[slice, slice, slice]:

@@ -97,7 +97,7 @@ def write(path: Path, page: Page) -> None:
 
 
 @dataclass(frozen=True)
-class Axis:
+class _Axis:
     """Values from `low` to `high` on pixels from `start` to `end`."""
 
     low: float
@@ -121,13 +121,13 @@ class Axis:
         return [f"{i * step:.{digits}f}" for i in range(first, last + 1)]
 
 
-def _axes(plot: Plot) -> tuple[Axis, Axis]:
+def _axes(plot: Plot) -> tuple[_Axis, _Axis]:
     xs = [x for point in plot.points for x in (point.x, *point.x_range)]
     ys = [y for point in plot.points for y in (point.y, *point.y_range)]
     return _axis(xs, _LEFT, _LEFT + _WIDTH), _axis(ys, _TOP + _HEIGHT, _TOP)
 
 
-def _axis(values: Sequence[float], start: float, end: float) -> Axis:
+def _axis(values: Sequence[float], start: float, end: float) -> _Axis:
     known = [value for value in values if math.isfinite(value)]
     margin = 0.06 * (max(known) - min(known)) or 0.5
-    return Axis(min(known) - margin, max(known) + margin, start, end)
+    return _Axis(min(known) - margin, max(known) + margin, start, end)
