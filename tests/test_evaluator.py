@@ -296,7 +296,7 @@ def test_a_page_of_large_pictures_is_bounded(program: Program, tmp_path: Path) -
     small(tmp_path / "sr" / "a.png", torch.rand(3, 1000, 1200) * 2 - 1)
     assert program("eval", "sr", "hr", "--protocol", "dream", "--html", "report.html")[0] == 0
     text = Path("report.html").read_text()
-    assert re.findall(r'width="(\d+)" alt', text) == ["480"] * 3
+    assert re.findall(r'width="(\d+)" alt', text) == ["432"] * 3
     assert len(text) < 3 * 2**20
 
 

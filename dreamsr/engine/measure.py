@@ -36,9 +36,9 @@ COLUMNS = {
     "lpips": Column("LPIPS (AlexNet)", 4, -1),
     "lpips_squeeze": Column("LPIPS (SqueezeNet)", 4, -1),
     "psnr_lr": Column("LR-PSNR", 2, 1),
-    "consistency": Column("consistency (MSE x 1e5)", 2, -1),
+    "consistency": Column("consistency", 2, -1),
     "s_per_mp": Column("s / megapixel", 2, -1),
-    "peak_mib": Column("peak memory, MiB", 0, -1),
+    "peak_mib": Column("peak MiB", 0, -1),
 }
 
 
@@ -95,6 +95,9 @@ class Measure:
         if scale is not None:
             facts["mod_crop"] = scale
             facts["downscaling"] = f"by {scale}, Pillow's bicubic (a = -.5, antialiased), 8 bits after each pass"
+            facts["agreement"] = (
+                "LR-PSNR and consistency (MSE in [0, 1], times 1e5): on RGB, output reduced again, 8 bits"
+            )
         return facts
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from dreamsr.files.atomic import atomic
 from dreamsr.files.images import data_uri
 
-LARGEST = 480
+LARGEST = 432
 """Side of the largest picture that a page should hold, in pixels: cut a part out of larger ones."""
 _LEFT, _TOP, _WIDTH, _HEIGHT = 70, 20, 460, 300
 """The frame of a plot in its picture."""
