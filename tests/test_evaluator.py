@@ -228,7 +228,7 @@ def test_equal_pictures_do_not_spoil_the_mean(program: Program, originals: Path,
     assert document["means"]["given"]["psnr_rgb"] == pytest.approx(sum(finite) / 2)
     assert document["counts"]["given"]["psnr_rgb"] == 2
     _, out, err = program("eval", "sr", "hr")
-    assert "coffee, given: psnr_rgb is infinite (equal pictures) and left out of the mean" in err
+    assert "given: psnr_rgb is infinite (equal pictures) and left out of the mean: coffee" in err
 
 
 def test_csv_has_a_line_a_picture_and_method(program: Program, tiny_file: Path, originals: Path) -> None:

@@ -44,7 +44,7 @@ def test_ms_ssim_is_its_definition() -> None:
     from scipy.ndimage import gaussian_filter
 
     def blur(x: np.ndarray) -> np.ndarray:
-        return gaussian_filter(x, 1.5, truncate=3.5)[5:-5, 5:-5]
+        return np.asarray(gaussian_filter(x, 1.5, truncate=3.5))[5:-5, 5:-5]
 
     def similarity(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
         mx, my = blur(x), blur(y)

@@ -44,13 +44,16 @@ class Evaluation:
         return [(a, b, statistics.differences(self.rows, a, b)) for a, b in self.pairs]
 
     @property
-    def equal(self) -> list[str]:
-        """Pictures with an infinite PSNR, and where."""
+    def infinite(self) -> list[str]:
+        """Measures that are infinite since a picture equals its original, a line each."""
+        found: dict[tuple[str, str], list[str]] = {}
+        for row in self.rows:
+            for key, value in row.scores.items():
+                if value == math.inf:
+                    found.setdefault((row.method, key), []).append(row.picture)
         return [
-            f"{row.picture}, {row.method}: {key} is infinite (equal pictures) and left out of the mean"
-            for row in self.rows
-            for key, value in row.scores.items()
-            if value == math.inf
+            f"{method}: {key} is infinite (equal pictures) and left out of the mean: {', '.join(pictures)}"
+            for (method, key), pictures in found.items()
         ]
 
 
@@ -155,7 +158,7 @@ def remarks(evaluation: Evaluation) -> list[str]:
         *(f"{key}: {value}" for key, value in evaluation.protocol.items()),
         f"intervals: {statistics.METHOD}",
         *(f"{name}: {described(facts)}" for name, facts in evaluation.methods.items()),
-        *evaluation.equal,
+        *evaluation.infinite,
         *(f"{path} has no partner and is left out" for path in evaluation.unpaired),
     ]
 

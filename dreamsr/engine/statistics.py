@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from dreamsr.engine.evaluator import Row
 
@@ -41,7 +42,7 @@ def mean(values: Iterable[float]) -> Mean:
     return Mean(float(known.mean()), low, high, len(known))
 
 
-def _interval(values: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> tuple[float, float]:
+def _interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
     random, count = np.random.default_rng(SEED), len(values)
     chunks = [values[random.integers(count, size=(_CHUNK, count))].mean(1) for _ in range(RESAMPLES // _CHUNK)]
     low, high = np.quantile(np.concatenate(chunks), (0.025, 0.975))
