@@ -235,6 +235,18 @@ def apply_overrides(cls: type, data: Mapping[str, Any], overrides: Iterable[str]
     return result
 
 
+def parse_field(cls: type, key: str, text: str) -> Any:
+    """The value of field `key` of dataclass `cls` from text as in TOML, bare words being text."""
+    known = typing.get_type_hints(cls)
+    if key not in known:
+        raise ConfigError(f"unknown key {key!r}; known are {', '.join(known)}")
+    hint = known[key]
+    try:
+        return _convert(hint, _toml_value(text), key)
+    except ConfigError:
+        return _convert(hint, text, key)  # 1 may be a word too
+
+
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Nested dicts `over` laid over `base`."""
     both = {k for k, v in over.items() if isinstance(v, Mapping) and isinstance(base.get(k), Mapping)}
@@ -295,7 +307,8 @@ def _convert_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
             return _convert(option, value, where)
         except ConfigError:
             continue
-    raise ConfigError(f"{where} is {value!r}; expected {' or '.join(map(_describe, options))}")
+    expected = " or ".join(_describe(option) for option in options if option is not types.NoneType)
+    raise ConfigError(f"{where} is {value!r}; expected {expected}")
 
 
 def _describe(hint: Any) -> str:

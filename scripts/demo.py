@@ -17,7 +17,8 @@ from torch import Tensor
 
 from dreamsr.core.resize import bicubic
 from dreamsr.data.degrade import degrade
-from dreamsr.engine.evaluator import Measure, crop_to_multiple
+from dreamsr.engine.evaluator import crop_to_multiple
+from dreamsr.engine.measure import Measure
 from dreamsr.files import images
 from dreamsr.files.images import Picture
 

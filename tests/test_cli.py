@@ -291,7 +291,9 @@ def test_train_eval_export_upscale(program: Program, photos: Path, tmp_path: Pat
     document = json.loads(out)
     assert code == 0
     assert [row["picture"] for row in document["pictures"]] == ["astronaut", "chelsea", "coffee", "rocket"]
-    assert set(document["means"]["given"]) == {"psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb"}
+    assert set(document["means"]["given"]) == {
+        f"{measure}_{color}" for measure in ("psnr", "ssim", "ms_ssim") for color in ("y", "rgb")
+    }
     code, out, _ = program("eval", "-m", "run", "--data", photos, "--steps", "1,2")
     rows = [line.split("\t")[0] for line in out.splitlines()]
     assert (code, rows) == (0, ["mean of 4", "bicubic", "1 step", "2 steps"])
@@ -362,6 +364,18 @@ def test_a_terminal_gets_a_bar_and_a_table(monkeypatch: pytest.MonkeyPatch) -> N
     assert re.search(r"[\d.]+ pictures/s, \d+:\d\d left", shown)
     assert "loss" in shown
     assert "b.png -> out/b.png" not in shown
+
+
+def test_a_wide_table_is_turned_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stdout", screen)
+    monkeypatch.setenv("COLUMNS", "80")
+    keys = [f"measure {i}" for i in range(12)]
+    console.table(["mean", *keys], [["one", *("1.2345 (1.1000..1.3000)" for _ in keys)]], turn=True)
+    lines = screen.getvalue().splitlines()
+    assert sum("1.2345 (1.1000..1.3000)" in line for line in lines) == 12
+    assert all(len(line) <= 80 for line in lines if "1.2345" in line)
 
 
 def test_it_is_loud_when_cuda_is_missing(

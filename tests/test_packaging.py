@@ -38,6 +38,7 @@ def test_the_wheel_holds_what_it_should(wheel: Path) -> None:
         "weights/bicubic-x4.md",
         "weights/LICENSE",
         "presets/bicubic-x4.toml",
+        "templates/report.html",
     ):
         assert f"dreamsr/{name}" in names
     assert not any(name.startswith(("tests/", "docs/", "scripts/")) for name in names)

@@ -17,7 +17,7 @@ from dreamsr.config import ProcessConfig, TunedGrid
 from dreamsr.core.process import Process
 from dreamsr.core.sampling import SAMPLERS, solve
 from dreamsr.engine import tuner
-from dreamsr.engine.evaluator import load_lpips
+from dreamsr.engine.measure import load_lpips
 from dreamsr.engine.schedule import Settings, schedule
 from dreamsr.engine.tuner import Candidate, Pairs
 from dreamsr.engine.upscaler import Upscaler

@@ -48,13 +48,18 @@ def data(text: str) -> None:
     sys.stdout.flush()
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout: drawn on a terminal, tab-separated elsewhere."""
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], turn: bool = False) -> None:
+    """A table on stdout: drawn on a terminal, tab-separated elsewhere.
+
+    turn: on a terminal, exchange rows and columns if that makes it narrower.
+    """
     if not sys.stdout.isatty():
         for row in (columns, *rows):
             data("\t".join(row))
         return
-    drawn = Table(*columns)
+    if turn and len(columns) > len(rows) + 1:
+        columns, *rows = zip(columns, *rows, strict=True)
+    drawn = Table(*(Column(column, overflow="fold") for column in columns))
     for row in rows:
         drawn.add_row(*map(escape, row))
     Console().print(drawn)

@@ -1,8 +1,8 @@
 """`dreamsr eval`"""
 
-import math
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -10,97 +10,201 @@ from dreamsr.cli import console, options, setup
 from dreamsr.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
-    from dreamsr.engine.evaluator import Measure, Row
+    from dreamsr.engine.evaluation import Evaluation
+    from dreamsr.engine.evaluator import Benchmark, Contender, Row, Sampled
+    from dreamsr.engine.measure import Measure
+    from dreamsr.engine.schedule import Settings
 
-DIGITS = {"psnr_y": 2, "psnr_rgb": 2, "psnr_lr": 2, "s_per_mp": 2}
+_HOW = "dreamsr eval SR_DIR HR_DIR, or dreamsr eval --model M --data HR_DIR"
 
 
 def evaluate(
-    sr: Annotated[Path | None, typer.Argument(metavar="SR_DIR", help="Upscaled pictures.")] = None,
-    hr: Annotated[Path | None, typer.Argument(metavar="HR_DIR", help="Their originals, of the same names.")] = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SR_DIR HR_DIR]", help="Upscaled pictures, and their originals of the same names."),
+    ] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="Measure this model on --data instead.")] = None,
     data: Annotated[Path | None, typer.Option(help="High-resolution pictures; they are degraded here.")] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Another model or folder of results: paired differences to it.")
+    ] = None,
     scale: Annotated[
         int | None, typer.Option("--scale", "-s", help="Reduction; two folders: measure bicubic beside them.")
     ] = None,
-    steps: Annotated[str, typer.Option(help="Step counts to measure, as 1,4,10,50.")] = "1,4",
+    steps: Annotated[str | None, typer.Option(help="Step counts to measure, as 1,4,10,50 (default: 1,4)")] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUES ...", help="All combinations, as --sweep steps=1,4 sampler=ddim,ddpm."),
+    ] = None,
     sampler: options.Sampler = "auto",
-    crop: Annotated[int, typer.Option(help="Border left out of PSNR and SSIM on Y.")] = 4,
+    protocol: Annotated[
+        Literal["all", "sr", "dream"], typer.Option(help="sr: Y, crop = scale. dream: RGB, no crop. all: both.")
+    ] = "all",
+    crop: Annotated[int | None, typer.Option(help="Border left out on Y (default: the scale, or 4)")] = None,
+    crop_to_match: Annotated[
+        bool, typer.Option("--crop-to-match", help="Cut pairs of different sizes at the bottom and right.")
+    ] = False,
     lpips_weights: options.LpipsWeights = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     threads: options.Threads = None,
     tile: options.Tile = None,
-    json: Annotated[bool, typer.Option("--json", help="Print all scores as JSON.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print a line a picture and method.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print tables and protocol as Markdown.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write a page with tables, plot and pictures.")] = None,
 ) -> None:
-    """Measure pictures against originals: PSNR, SSIM, LPIPS, and agreement with the input.
+    """Measure pictures against originals: PSNR, SSIM, MS-SSIM, LPIPS, and agreement with the input.
 
     Either two folders whose pictures have the same names, or --model with --data: every picture is
-    cut to a multiple of the scale, reduced, upscaled and compared; bicubic is measured beside it.
+    cut to a multiple of the scale, reduced, upscaled and compared; bicubic is measured beside it. Means have
+    95 % intervals over pictures.
     """
-    from dreamsr.engine import evaluator
-    from dreamsr.engine.schedule import Settings
-    from dreamsr.engine.upscaler import Upscaler
-    from dreamsr.files import images
+    _check(crop, protocol, scale, (json, csv, markdown))
+    swept = [*(sweep or []), *(word for word in words or [] if _is_sweep(word))]
+    folders = [Path(word) for word in words or [] if not _is_sweep(word)]
 
-    if crop < 0:
+    from dreamsr.engine import evaluation, evaluator, reports
+    from dreamsr.engine.measure import PROTOCOLS, Measure, load_lpips
+    from dreamsr.engine.schedule import Settings
+    from dreamsr.files import page
+
+    variants = _variants(Settings(sampler=sampler, seed=seed, tile=tile), steps, swept)
+    weights = _lpips_weights(lpips_weights)
+    distances = load_lpips(weights), load_lpips(weights, "squeeze")
+    compute = (device, dtype, threads)
+    own: Sequence[Contender]
+    if model and data and not folders:
+        place = data
+        own = _models(model, variants, "", *compute)
+    elif len(folders) == 2 and not (model or data):
+        place = folders[1]
+        own = [evaluator.results(folders[0], place, "given", crop_to_match)]
+    else:
+        raise UsageError("nothing to measure", _HOW)
+    rivals = _rivals(against, place, crop_to_match, variants, compute) if against else []
+    scale = _agreed_scale([*own, *rivals], scale)
+    measure = Measure(crop if crop is not None else scale or 4, *distances, PROTOCOLS[protocol])
+    benchmark, unpaired = evaluator.benchmark(place, [*own, *rivals], measure, scale)
+    _warn(unpaired, measure)
+    rows = _collect(benchmark)
+    together = zip(own, rivals, strict=True) if len(own) == len(rivals) else product(own, rivals)
+    found = evaluation.of(benchmark, rows, [(a.name, b.name) for a, b in together], unpaired)
+    forms = {evaluation.to_json: json, evaluation.to_csv: csv, evaluation.to_markdown: markdown}
+    if chosen := [form for form, wanted in forms.items() if wanted]:
+        console.data(chosen[0](found))
+    else:
+        _print(found)
+    if html:
+        page.write(html, reports.evaluation_page(benchmark, found))
+        console.say(f"report: {html}")
+
+
+def _is_sweep(word: str) -> bool:
+    return "=" in word and not Path(word).exists()
+
+
+def _check(crop: int | None, protocol: str, scale: int | None, forms: "Sequence[bool]") -> None:
+    if sum(forms) > 1:
+        raise UsageError("--json, --csv and --markdown exclude each other", "take one of them")
+    if crop is not None and crop < 0:
         raise UsageError(f"--crop is {crop}; expected a whole number of at least 0")
+    if crop is not None and protocol == "dream":
+        raise UsageError("--protocol dream measures whole pictures", "leave out --crop")
     if scale is not None and scale < 1:
         raise UsageError(f"--scale is {scale}; expected a whole number of at least 1")
-    measure = evaluator.Measure(crop, evaluator.load_lpips(lpips_weights))
-    if measure.lpips is None:
-        console.warn("no LPIPS: its weights were not found (--lpips-weights FILE, or $DREAMSR_LPIPS_WEIGHTS)")
-    if model and data and not (sr or hr):
-        counts = options.whole_numbers(steps)
-        total = len(images.find(data))
-        if not total:
-            raise UsageError(f"no {images.KINDS} picture in {data}")
-        loaded = setup.load(model, device, dtype, threads)
-        if scale not in (None, loaded.config.scale):
-            own = loaded.config.scale
-            raise UsageError(f"--scale is {scale}; this model makes x{own}", f"use --scale {own}")
-        upscaler = Upscaler(loaded, Settings(sampler=sampler, seed=seed, tile=tile))
-        rows = _collect(evaluator.evaluate_model(upscaler, data, counts, measure), total * (1 + len(counts)))
-    elif sr and hr and not (model or data):
-        rows = _pair_rows(sr, hr, scale, measure)
-    else:
-        raise UsageError("nothing to measure", "dreamsr eval SR_DIR HR_DIR, or dreamsr eval --model M --data HR_DIR")
-    if json:
-        console.data(evaluator.to_json(rows, measure.protocol))
-    else:
-        _print(evaluator.means(rows), len({row.picture for row in rows}))
-        console.say(measure.protocol)
 
 
-def _pair_rows(sr: Path, hr: Path, scale: int | None, measure: "Measure") -> "list[Row]":
+def _variants(settings: "Settings", steps: str | None, swept: list[str]) -> "dict[str, Settings]":
+    """Settings by name: every combination of what is swept; --steps is short for a sweep of steps."""
+    from dreamsr.engine import sweep
+
+    axes = sweep.parse(swept)
+    if "steps" in axes and steps:
+        raise UsageError("steps are given by --steps and by --sweep", "leave one out")
+    if "steps" not in axes:
+        axes = {"steps": options.whole_numbers(steps or "1,4"), **axes}
+    return sweep.combinations(settings, axes)
+
+
+def _models(
+    name: str, variants: "dict[str, Settings]", prefix: str, device: str, dtype: str, threads: int | None
+) -> "list[Sampled]":
+    from dreamsr.engine.evaluator import Sampled
+    from dreamsr.engine.upscaler import Upscaler
+    from dreamsr.files import hub
+    from dreamsr.files.manifest import file_digest
+
+    file = hub.resolve(name)
+    loaded = setup.load(str(file), device, dtype, threads)
+    public, sha256 = file.name if Path(name).exists() else name, file_digest(file)
+    return [Sampled(prefix + label, Upscaler(loaded, s), public, sha256) for label, s in variants.items()]
+
+
+def _rivals(
+    name: str, place: Path, cut: bool, variants: "dict[str, Settings]", compute: "tuple[str, str, int | None]"
+) -> "Sequence[Contender]":
+    """What --against names: pictures, or a model with the same settings."""
     from dreamsr.engine import evaluator
+    from dreamsr.files import hub, images
 
-    pairing = evaluator.pair(sr, hr)
-    for path in pairing.unpaired:
+    path = Path(name)
+    if path.suffix.lower() in images.SUFFIXES or (path.is_dir() and not (path / hub.RUN_FILE).is_file()):
+        return [evaluator.results(path, place, f"{path}/" if path.is_dir() else name, cut)]
+    return _models(name, variants, f"{name}: ", *compute)
+
+
+def _agreed_scale(contenders: "Sequence[Contender]", given: int | None) -> int | None:
+    """The scale of the models and of --scale, which must be one."""
+    from dreamsr.engine.evaluator import Sampled
+
+    own = {c.upscaler.model.config.scale for c in contenders if isinstance(c, Sampled)}
+    if len(own) > 1:
+        raise UsageError(f"the models make x{' and x'.join(map(str, sorted(own)))}", "compare models of one scale")
+    for scale in own:
+        if given not in (None, scale):
+            raise UsageError(f"--scale is {given}; this model makes x{scale}", f"use --scale {scale}")
+    return next(iter(own), given)
+
+
+def _lpips_weights(given: Path | None) -> Path | None:
+    """--lpips-weights, downloaded if that is asked for."""
+    from dreamsr.files import lpips_weights
+
+    if given != Path("download"):
+        return given
+    console.say("LPIPS weights: what is not in the cache is downloaded, up to 250 MB")
+    return lpips_weights.download()
+
+
+def _warn(unpaired: "Sequence[Path]", measure: "Measure") -> None:
+    from dreamsr.files.lpips_weights import HOW_TO_GET
+
+    for path in unpaired:
         console.warn(f"{path} has no partner and is left out")
-    rows = evaluator.evaluate_pairs(pairing, measure, scale)
-    return _collect(rows, len(pairing.pairs) * (1 if scale is None else 2))
+    if measure.lpips is None:
+        console.warn(f"no LPIPS: its weights were not found; {HOW_TO_GET}")
 
 
-def _collect(rows: "Iterator[Row]", total: int) -> "list[Row]":
+def _collect(benchmark: "Benchmark") -> "list[Row]":
+    from dreamsr.engine.measure import COLUMNS
+
     collected = []
-    with console.progress(total, "measures") as advance:
-        for row in rows:
+    with console.progress(len(benchmark.originals) * len(benchmark.contenders), "measures") as advance:
+        for row in benchmark.rows():
             collected.append(row)
-            advance(row.picture, f"{row.picture}, {row.method}: {row.scores['psnr_y']:.2f} dB")
+            key, value = next(iter(row.scores.items()))
+            advance(row.picture, f"{row.picture}, {row.method}: {COLUMNS[key].title} {value:.2f}")
     return collected
 
 
-def _print(means: dict[str, dict[str, float]], pictures: int) -> None:
-    keys = list(dict.fromkeys(key for scores in means.values() for key in scores))
-    lines = [[method, *(_number(key, scores.get(key)) for key in keys)] for method, scores in means.items()]
-    console.table([f"mean of {pictures}", *keys], lines)
+def _print(found: "Evaluation") -> None:
+    from dreamsr.engine import evaluation
 
-
-def _number(key: str, value: float | None) -> str:
-    if value is None or math.isnan(value):
-        return "-"
-    return f"{value:.{DIGITS.get(key, 4)}f}"
+    for table in evaluation.tables(found):
+        console.table(table.header, table.rows, turn=True)
+    for line in evaluation.remarks(found):
+        console.say(line)

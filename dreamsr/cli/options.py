@@ -69,7 +69,12 @@ Threads = Annotated[int | None, typer.Option(help="CPU threads of the network (d
 Compile = Annotated[
     Literal["auto", "on", "off"], typer.Option("--compile", help="torch.compile; auto: where the job is large enough.")
 ]
-LpipsWeights = Annotated[Path | None, typer.Option(help="LPIPS weights; else $DREAMSR_LPIPS_WEIGHTS, else the cache.")]
+LpipsWeights = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PATH|download", help="LPIPS weights: file or folder; else $DREAMSR_LPIPS_WEIGHTS, else the cache."
+    ),
+]
 Scale = Annotated[
     float | None,
     typer.Option("--scale", "-s", help="Output size / input size (default: the model's)", rich_help_panel="Size"),
@@ -95,6 +100,10 @@ Suffix = Annotated[
 Compare = Annotated[
     bool,
     typer.Option("--compare", help="Draw before and after beside each: NAME_compare.png.", rich_help_panel="Output"),
+]
+Report = Annotated[
+    Path | None,
+    typer.Option("--report", help="Write a page with all results and pictures, HTML.", rich_help_panel="Output"),
 ]
 StripMetadata = Annotated[
     bool,

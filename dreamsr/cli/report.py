@@ -4,6 +4,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dreamsr.cli import console
@@ -16,10 +17,14 @@ if TYPE_CHECKING:
 
 
 class Report:
-    """Counts results as they come; `as_json` puts one object a file on stdout, and one of the whole."""
+    """Counts results as they come; `as_json` puts one object a file on stdout, and one of the whole.
 
-    def __init__(self, tasks: "Sequence[Task]", as_json: bool = False) -> None:
-        self._tasks, self._json = tasks, as_json
+    page: where an HTML page is written at the end.
+    """
+
+    def __init__(self, tasks: "Sequence[Task]", as_json: bool = False, page: Path | None = None) -> None:
+        self._tasks, self._json, self._page = tasks, as_json, page
+        self._results: list[Result] = []
         self._counts = Counter[str]()
         self._elsewhere = 0
         self._again = Counter[str]()
@@ -59,7 +64,10 @@ class Report:
         again += [f"{self._elsewhere} of them by other processes"] if self._elsewhere else []
         speed = [f"{self._megapixels:.2f} MP in {console.duration(seconds)}"] if self._megapixels else []
         left = [f"{missing} not done"] if missing else []
-        console.say(", ".join([*counts, *left, *again, *speed]))
+        counted = ", ".join([*counts, *left, *again, *speed])
+        console.say(counted)
+        if self._page:
+            self._write(self._page, counted)
         if self._json:
             whole = {
                 "files": len(self._tasks),
@@ -69,6 +77,13 @@ class Report:
             }
             found = {status: self._counts[status] for status in ("done", "skipped", "failed")}
             console.data(json.dumps({"summary": found | whole | {"megapixels": round(self._megapixels, 3)}}))
+
+    def _write(self, path: Path, counted: str) -> None:
+        from dreamsr.engine import reports
+        from dreamsr.files import page
+
+        page.write(path, reports.job_page(self._results, counted))
+        console.say(f"report: {path}")
 
     def plan(self, verdicts: "Sequence[tuple[Task, Verdict]]", estimate: "Estimate") -> None:
         """What would be done, and what it would take."""
@@ -98,6 +113,7 @@ class Report:
         console.say("nothing was written")
 
     def _count(self, result: "Result") -> None:
+        self._results.append(result)
         self._counts[result.status] += 1
         self._elsewhere += result.elsewhere
         name = str(result.task.source)

@@ -38,7 +38,7 @@ def tune(
     What wins is written into the model's file, for its weights and this number of steps; `--sampler auto`,
     the default, uses it. The same command finds the same. It is never worse on its pictures than before.
     """
-    from dreamsr.engine import evaluator, tuner
+    from dreamsr.engine import measure, tuner
     from dreamsr.files import checkpoint, hub
 
     counts = options.whole_numbers(steps)
@@ -46,7 +46,7 @@ def tune(
         raise UsageError(f"--pairs is {pairs}, --trials is {trials}; expected at least 1 of each")
     file = hub.resolve(model)
     target = _target(model, file, output)
-    lpips = evaluator.load_lpips(lpips_weights) if objective == "lpips" else None
+    lpips = measure.load_lpips(lpips_weights) if objective == "lpips" else None
     if objective == "lpips" and lpips is None:
         raise UsageError("LPIPS has no weights here", "give --lpips-weights FILE, or --objective psnr")
     loaded = setup.load(model, device, dtype, threads)

@@ -44,6 +44,7 @@ def upscale(
     quality: options.Quality = None,
     suffix: options.Suffix = None,
     compare: options.Compare = False,
+    page: options.Report = None,
     strip_metadata: options.StripMetadata = False,
     provenance: options.Provenance = True,
     overwrite: options.Overwrite = False,
@@ -89,7 +90,7 @@ def upscale(
     sha256 = file_digest(file)
     made_by = describe(upscaler, file.name if Path(model).exists() else model, sha256) if provenance else None
     job = Job(upscaler, sha256, sizing, quality, overwrite, strip_metadata, made_by)
-    report = Report(tasks, json and not ranks.rank)
+    report = Report(tasks, json and not ranks.rank, None if ranks.rank else page)
     if dry_run:
         _foretell(job, tasks, manifest, report, ranks)
     else:

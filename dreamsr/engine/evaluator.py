@@ -1,20 +1,25 @@
-"""Measuring: folders of pairs, or a model on high-resolution pictures that it degrades itself."""
+"""Measuring: every contender enlarges, or has enlarged, the same pictures."""
 
-import json
-import math
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from dreamsr.core.resize import bicubic
 from dreamsr.data.degrade import degrade
-from dreamsr.engine.upscaler import Upscaler, count_steps
-from dreamsr.errors import CheckpointError, DreamSRError, UsageError
-from dreamsr.files import checkpoint, hub, images
-from dreamsr.metrics import LPIPS, luma, psnr, ssim
+from dreamsr.engine import work
+from dreamsr.engine.device import describe
+from dreamsr.engine.measure import Measure
+from dreamsr.engine.upscaler import Upscaler
+from dreamsr.errors import DreamSRError, UsageError
+from dreamsr.files import images
+
+Facts = Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -27,108 +32,145 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Measure:
-    """The measures of one run and their protocol."""
+class Case:
+    """A picture to be made from `lr` (3, h, w) and compared with `hr` (3, H, W), in [-1, 1]."""
 
-    crop: int = 4
-    """Border pixels left out of PSNR and SSIM on Y."""
-    lpips: LPIPS | None = None
+    name: str
+    path: Path
+    size: tuple[int, int]
+    """(height, width) of the file, before it was cut."""
+    hr: Tensor
+    lr: Tensor | None
 
-    def __call__(self, sr: Tensor, hr: Tensor, lr: Tensor | None = None) -> dict[str, float]:
-        """Scores of pictures (3, H, W) in [-1, 1], rounded to 8 bits first; `lr` adds the LR-PSNR."""
-        a, b = images.to_bytes(sr), images.to_bytes(hr)
-        scores = {
-            "psnr_y": psnr(luma(a), luma(b), self.crop),
-            "ssim_y": ssim(luma(a), luma(b), self.crop),
-            "psnr_rgb": psnr(a, b),
-            "ssim_rgb": ssim(a, b),
-        }
-        if self.lpips:
-            scores["lpips"] = self.lpips(images.to_unit(a), images.to_unit(b))
-        if lr is not None:
-            again = degrade(images.to_unit(a)[None], a.shape[-1] // lr.shape[-1])[0]
-            scores["psnr_lr"] = psnr(images.to_bytes(again), images.to_bytes(lr))
-        return scores
+
+class Contender(Protocol):
+    """A way to enlarge pictures, or a folder of enlarged ones."""
 
     @property
-    def protocol(self) -> str:
-        """One line that says how the numbers are made."""
-        lpips = self.lpips.name + " on RGB" if self.lpips else "no LPIPS (weights not found)"
-        return (
-            f"8-bit pictures; *_y: Y of BT.601 (16..235), crop {self.crop}; *_rgb: no crop; "
-            f"SSIM: Gaussian 11x11, sigma 1.5; {lpips}; psnr_lr: RGB, reduced again by bicubic (a = -0.5, antialiased)"
-        )
+    def name(self) -> str: ...
 
+    @property
+    def facts(self) -> Facts:
+        """All that its pictures depend on."""
 
-def load_lpips(given: Path | None) -> LPIPS | None:
-    """LPIPS if its weights are given or found, else None."""
-    path = hub.lpips_weights(given)
-    if path is None:
-        return None
-    weights = checkpoint.read_tensors(path)[1]
-    if missing := sorted(LPIPS.KEYS - weights.keys()):
-        raise CheckpointError(f"{path} holds no LPIPS weights: {missing[0]!r} is missing")
-    return LPIPS(weights)
+    def __call__(self, case: Case) -> tuple[Tensor, dict[str, float]]:
+        """A picture as large as `case.hr`, and what it cost."""
 
 
 @dataclass(frozen=True)
-class Pairing:
-    """Pictures of two folders with the same relative name, suffix aside; and those without a partner."""
+class Bicubic:
+    """Pillow's bicubic enlargement of the reduced picture."""
 
-    pairs: list[tuple[str, Path, Path]]
-    unpaired: list[Path]
+    name: str = "bicubic"
 
+    @property
+    def facts(self) -> Facts:
+        return {"kernel": "bicubic (a = -.5)"}
 
-def pair(first: Path, second: Path) -> Pairing:
-    """Pair two folders, or two files."""
-    if first.is_file() and second.is_file():
-        return Pairing([(first.stem, first, second)], [])
-    ours, theirs = _by_stem(first), _by_stem(second)
-    common = sorted(ours.keys() & theirs.keys())
-    if not common:
-        raise UsageError(f"no picture of {first} has a partner of the same name in {second}")
-    unpaired = [(ours.get(k) or theirs[k]) for k in sorted(ours.keys() ^ theirs.keys())]
-    return Pairing([(key, ours[key], theirs[key]) for key in common], unpaired)
+    def __call__(self, case: Case) -> tuple[Tensor, dict[str, float]]:
+        assert case.lr is not None
+        return bicubic(case.lr[None], (case.hr.shape[-2], case.hr.shape[-1]))[0], {}
 
 
-def evaluate_pairs(pairing: Pairing, measure: Measure, scale: int | None = None) -> Iterator[Row]:
-    """Score every pair; pictures of different sizes are an error that names them.
+@dataclass(frozen=True)
+class Results:
+    """Pictures that are there already, by name."""
 
-    With `scale`, both are cut to a multiple of it, bicubic is measured beside them, and the LR-PSNR
-    tells how well the picture, reduced again, agrees with the reduced original.
-    """
-    for name, sr_path, hr_path in pairing.pairs:
-        sr, hr = images.read(sr_path).color, images.read(hr_path).color
-        if sr.shape != hr.shape:
-            sizes = " and ".join(f"{p} is {x.shape[2]}x{x.shape[1]}" for p, x in ((sr_path, sr), (hr_path, hr)))
-            raise DreamSRError(f"the pictures differ in size: {sizes}")
-        lr = None
-        if scale is not None:
-            sr, hr = crop_to_multiple(sr, scale), crop_to_multiple(hr, scale)
-            lr = degrade(hr[None], scale)[0]
-            yield _bicubic_row(name, hr, lr, measure)
-        yield Row(name, "given", measure(sr, hr, lr))
+    name: str
+    folder: Path
+    files: Mapping[str, Path]
+    cut: bool = False
+    """Pictures and originals of different sizes are cut at the bottom and right to the smaller of both."""
+
+    @property
+    def facts(self) -> Facts:
+        """Where they are, and how the first of them was made if that is noted in it."""
+        first = self.files[min(self.files)]
+        provenance = images.read(first).metadata.provenance
+        made = {} if provenance is None else {**asdict(provenance), "source": f"as noted in {first.name}"}
+        return {"folder": str(self.folder), **made}
+
+    def __call__(self, case: Case) -> tuple[Tensor, dict[str, float]]:
+        path, (height, width) = self.files[case.name], case.hr.shape[-2:]
+        sr = images.read(path).color
+        size = (sr.shape[-2], sr.shape[-1])
+        if not self.cut and size not in (case.size, (height, width)):
+            sizes = " and ".join(f"{p} is {w}x{h}" for p, (h, w) in ((path, size), (case.path, case.size)))
+            raise DreamSRError(
+                f"the pictures differ in size: {sizes}", "--crop-to-match cuts both at the bottom and right"
+            )
+        return sr[:, :height, :width], {}
 
 
-def evaluate_model(upscaler: Upscaler, folder: Path, steps: Sequence[int], measure: Measure) -> Iterator[Row]:
-    """Degrade every picture below `folder`, upscale it at every step count and score it beside bicubic."""
-    scale = upscaler.model.config.scale
-    for path in images.find(folder):
-        hr = crop_to_multiple(images.read(path).color, scale)
-        lr = degrade(hr[None], scale)[0]
+@dataclass(frozen=True)
+class Sampled:
+    """A model with settings."""
+
+    name: str
+    upscaler: Upscaler
+    model: str = ""
+    """Its name on the command line."""
+    sha256: str = ""
+
+    @property
+    def facts(self) -> Facts:
+        given = {key: value for key, value in asdict(self.upscaler.settings).items() if value is not None}
+        made = asdict(work.describe(self.upscaler, self.model, self.sha256))
+        del made["source"]
+        return {**given, **made, "device": describe(self.upscaler.model.device, self.upscaler.denoiser.dtype)}
+
+    def __call__(self, case: Case) -> tuple[Tensor, dict[str, float]]:
+        assert case.lr is not None
+        device = self.upscaler.model.device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        start = time.perf_counter()
+        sr = self.upscaler([case.lr])[0].cpu()
+        seconds = time.perf_counter() - start
+        return sr, {"s_per_mp": seconds / (sr[0].numel() / 1e6), **_peak(device)}
+
+
+def _peak(device: torch.device) -> dict[str, float]:
+    """Peak memory: of the last call on CUDA, of the process up to now elsewhere; nothing where that is unknown."""
+    if device.type == "cuda":
+        return {"peak_mib": torch.cuda.max_memory_allocated(device) / 2**20}
+    if sys.platform == "win32":
+        return {}
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 2**10
+    return {"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20}
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Originals by name, and who is measured on them."""
+
+    originals: Mapping[str, Path]
+    contenders: Sequence[Contender]
+    measure: Measure
+    scale: int | None = None
+    """Originals are cut to multiples of it and reduced by it; None: contenders have their pictures already."""
+
+    def rows(self) -> Iterator[Row]:
+        """The scores, picture by picture; pictures of different sizes are an error that names them."""
+        for name in self.originals:
+            case = self.case(name)
+            for contender in self.contenders:
+                sr, costs = contender(case)
+                yield Row(name, contender.name, {**self.measure(sr, case.hr, case.lr), **costs})
+
+    def case(self, name: str) -> Case:
+        path = self.originals[name]
+        hr = images.read(path).color
         size = (hr.shape[-2], hr.shape[-1])
-        name = _name(path, folder)
-        yield _bicubic_row(name, hr, lr, measure)
-        for count in steps:
-            run = replace(upscaler, settings=replace(upscaler.settings, steps=count))
-            start = time.perf_counter()
-            sr = run([lr])[0].cpu()
-            seconds = (time.perf_counter() - start) / (size[0] * size[1] / 1e6)
-            yield Row(name, count_steps(count), {**measure(sr, hr, lr), "s_per_mp": seconds})
-
-
-def _bicubic_row(name: str, hr: Tensor, lr: Tensor, measure: Measure) -> Row:
-    return Row(name, "bicubic", measure(bicubic(lr[None], (hr.shape[-2], hr.shape[-1]))[0], hr, lr))
+        partners = [c.files[name] for c in self.contenders if isinstance(c, Results) and c.cut]
+        heights, widths = zip(size, *(images.probe(file).size for file in partners), strict=True)
+        hr = hr[:, : min(heights), : min(widths)]
+        if self.scale is None:
+            return Case(name, path, size, hr, None)
+        hr = crop_to_multiple(hr, self.scale)
+        return Case(name, path, size, hr, degrade(hr[None], self.scale)[0])
 
 
 def crop_to_multiple(hr: Tensor, scale: int) -> Tensor:
@@ -139,43 +181,41 @@ def crop_to_multiple(hr: Tensor, scale: int) -> Tensor:
     return hr[:, :height, :width]
 
 
-def means(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
-    """Mean of every score by method, in order of appearance; nan values are left out."""
-    result: dict[str, dict[str, float]] = {}
-    for method in dict.fromkeys(row.method for row in rows):
-        chosen = [row.scores for row in rows if row.method == method]
-        result[method] = {key: _mean([s[key] for s in chosen]) for key in chosen[0]}
-    return result
-
-
-def to_json(rows: Sequence[Row], protocol: str) -> str:
-    """Means and single scores as JSON; infinite and missing values are null."""
-    document = {
-        "protocol": protocol,
-        "means": {k: _finite(v) for k, v in means(rows).items()},
-        "pictures": [{"picture": r.picture, "method": r.method, **_finite(r.scores)} for r in rows],
-    }
-    return json.dumps(document, indent=2)
-
-
-def _finite(scores: Mapping[str, float]) -> dict[str, float | None]:
-    return {k: v if math.isfinite(v) else None for k, v in scores.items()}
-
-
-def _mean(values: Sequence[float]) -> float:
-    known = [v for v in values if not math.isnan(v)]
-    return sum(known) / len(known) if known else math.nan
-
-
-def _by_stem(folder: Path) -> dict[str, Path]:
+def by_name(folder: Path) -> dict[str, Path]:
+    """The pictures of a folder by relative name, suffix aside; or a single picture."""
     found: dict[str, Path] = {}
     for path in images.find(folder):
-        key = _name(path, folder)
+        key = path.relative_to(folder if folder.is_dir() else folder.parent).with_suffix("").as_posix()
         if key in found:
             raise UsageError(f"{found[key]} and {path} have the same name; their partner would be ambiguous")
         found[key] = path
     return found
 
 
-def _name(path: Path, folder: Path) -> str:
-    return path.relative_to(folder if folder.is_dir() else folder.parent).with_suffix("").as_posix()
+def results(folder: Path, originals: Path, name: str, cut: bool = False) -> Results:
+    """The pictures of a folder; two single files are partners whatever their names."""
+    files = by_name(folder)
+    if folder.is_file() and originals.is_file():
+        files = {originals.stem: folder}
+    return Results(name, folder, files, cut)
+
+
+def benchmark(
+    place: Path, contenders: Sequence[Contender], measure: Measure, scale: int | None
+) -> tuple[Benchmark, list[Path]]:
+    """Contenders, with bicubic first where there is a scale, on the originals at `place` that all folders have.
+
+    Also returns the pictures that are left out for want of a partner.
+    """
+    originals = by_name(place)
+    folders = [contender for contender in contenders if isinstance(contender, Results)]
+    common = set(originals).intersection(*(folder.files for folder in folders))
+    if not common and not folders:
+        raise UsageError(f"no {images.KINDS} picture in {place}")
+    if not common:
+        places = " and ".join(str(folder.folder) for folder in folders)
+        raise UsageError(f"no picture of {places} has a partner of the same name in {place}")
+    every = [originals, *(folder.files for folder in folders)]
+    unpaired = sorted(path for files in every for name, path in files.items() if name not in common)
+    chosen = {name: path for name, path in originals.items() if name in common}
+    return Benchmark(chosen, [*([Bicubic()] if scale else []), *contenders], measure, scale), unpaired

@@ -68,16 +68,6 @@ def download(repo: str, file: str, revision: str | None) -> Path:
         raise CheckpointError(f"{where} cannot be downloaded: {(str(error) or repr(error)).splitlines()[0]}") from error
 
 
-def lpips_weights(given: Path | None) -> Path | None:
-    """The given file, else the one that DREAMSR_LPIPS_WEIGHTS names, else the cache's; None if there is none."""
-    if given is None and (named := os.environ.get("DREAMSR_LPIPS_WEIGHTS")):
-        given = Path(named)
-    if given is not None and not given.is_file():
-        raise UsageError(f"there is no file {given}", "give the LPIPS weights with --lpips-weights FILE")
-    cached = cache_folder() / "lpips-alex.safetensors"
-    return given or (cached if cached.is_file() else None)
-
-
 def cache_folder() -> Path:
     """dreamsr's own cache, by the XDG convention."""
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "dreamsr"

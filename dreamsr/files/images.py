@@ -1,8 +1,12 @@
 """Pictures on disk and as tensors: what the rest of the program needs of them."""
 
+import base64
+import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -25,8 +29,10 @@ __all__ = [
     "Picture",
     "Provenance",
     "bled",
+    "data_uri",
     "enlarged",
     "find",
+    "magnified",
     "obstacle",
     "probe",
     "read",
@@ -53,6 +59,19 @@ def write_sheet(path: Path, columns: Sequence[Sequence[Tensor]]) -> None:
         top += row[0].shape[1] + 4
     with atomic(path) as temporary:
         sheet.save(temporary, "PNG")
+
+
+def data_uri(color: Tensor) -> str:
+    """(3, H, W) in [-1, 1] as a JPEG inside a URI, for pages."""
+    data = io.BytesIO()
+    to_pil(Picture(color)).save(data, "JPEG", quality=QUALITY, subsampling=0)
+    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
+
+
+def magnified(color: Tensor, box: tuple[float, float, float, float], size: tuple[int, int]) -> Tensor:
+    """A part of (3, h, w) in [-1, 1] at (height, width); `box` is left, top, right, bottom in pixels and fractions."""
+    part = to_pil(Picture(color)).resize(size[::-1], Image.Resampling.BICUBIC, box)
+    return to_unit(torch.from_numpy(np.asarray(part).copy()).permute(2, 0, 1))
 
 
 def find(root: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Path]:

@@ -1,0 +1,118 @@
+"""What is measured of a picture, by which protocol."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
+
+from dreamsr.data.degrade import degrade
+from dreamsr.errors import CheckpointError
+from dreamsr.files import images, lpips_weights
+from dreamsr.metrics import LPIPS, both_ssim, consistency, lpips, luma, psnr
+
+Color = Literal["y", "rgb"]
+PROTOCOLS: dict[str, tuple[Color, ...]] = {"sr": ("y",), "dream": ("rgb",), "all": ("y", "rgb")}
+
+
+@dataclass(frozen=True)
+class Column:
+    """How a measure is shown."""
+
+    title: str
+    digits: int
+    better: Literal[1, -1]
+    """Higher (1) or lower (-1)."""
+
+
+COLUMNS = {
+    "psnr_y": Column("PSNR-Y", 2, 1),
+    "ssim_y": Column("SSIM-Y", 4, 1),
+    "ms_ssim_y": Column("MS-SSIM-Y", 4, 1),
+    "psnr_rgb": Column("PSNR-RGB", 2, 1),
+    "ssim_rgb": Column("SSIM-RGB", 4, 1),
+    "ms_ssim_rgb": Column("MS-SSIM-RGB", 4, 1),
+    "lpips": Column("LPIPS (AlexNet)", 4, -1),
+    "lpips_squeeze": Column("LPIPS (SqueezeNet)", 4, -1),
+    "psnr_lr": Column("LR-PSNR", 2, 1),
+    "consistency": Column("consistency", 2, -1),
+    "s_per_mp": Column("s / megapixel", 2, -1),
+    "peak_mib": Column("peak MiB", 0, -1),
+}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """The measures of a run."""
+
+    crop: int = 4
+    """Border pixels left out of the measures on Y."""
+    lpips: LPIPS | None = None
+    """With AlexNet."""
+    lpips_squeeze: LPIPS | None = None
+    colors: tuple[Color, ...] = ("y", "rgb")
+
+    def __call__(self, sr: Tensor, hr: Tensor, lr: Tensor | None = None) -> dict[str, float]:
+        """Scores of pictures (3, H, W) in [-1, 1], rounded to 8 bits first, by their names in COLUMNS.
+
+        `lr` (3, h, w) adds how well the picture, reduced again, agrees with it.
+        """
+        a, b = images.to_bytes(sr), images.to_bytes(hr)
+        scores: dict[str, float] = {}
+        if "y" in self.colors:
+            scores |= _fidelity("y", luma(a), luma(b), self.crop)
+        if "rgb" in self.colors:
+            scores |= _fidelity("rgb", a, b, 0)
+        scores |= {key: distance(images.to_unit(a), images.to_unit(b)) for key, distance in self._distances.items()}
+        if lr is not None:
+            again = images.to_bytes(degrade(images.to_unit(a)[None], a.shape[-1] // lr.shape[-1])[0])
+            low = images.to_bytes(lr)
+            scores |= {"psnr_lr": psnr(again, low), "consistency": consistency(again, low)}
+        return scores
+
+    @property
+    def _distances(self) -> dict[str, LPIPS]:
+        both = {"lpips": self.lpips, "lpips_squeeze": self.lpips_squeeze}
+        return {key: distance for key, distance in both.items() if distance}
+
+    def protocol(self, scale: int | None) -> dict[str, str | int]:
+        """All that the numbers depend on besides the pictures; `scale` where originals are reduced."""
+        facts: dict[str, str | int] = {"protocol": next(k for k, v in PROTOCOLS.items() if v == self.colors)}
+        if "y" in self.colors:
+            facts["y"] = f"Y as MATLAB's rgb2ycbcr (BT.601, 16 to 235), crop {self.crop}"
+        if "rgb" in self.colors:
+            facts["rgb"] = "RGB, no crop"
+        facts |= {
+            "data_range": "8 bits, 0 to 255",
+            "ssim_window": "Gaussian 11 x 11, sigma 1.5, valid area; K1 = .01, K2 = .03",
+            "ms_ssim": "5 scales by means of 2 x 2; only from 176 pixels on a side",
+        }
+        measured = f"{lpips.VERSION}, on RGB, no crop"
+        missing = f"not measured, its weights were not found: {lpips_weights.HOW_TO_GET}"
+        facts["lpips_alexnet"] = measured if self.lpips else missing
+        facts["lpips_squeezenet"] = measured if self.lpips_squeeze else missing
+        if scale is not None:
+            facts["mod_crop"] = scale
+            facts["downscaling"] = f"by {scale}, Pillow's bicubic (a = -.5, antialiased), 8 bits after each pass"
+            facts["agreement"] = (
+                "LR-PSNR and consistency (MSE in [0, 1], times 1e5): on RGB, output reduced again, 8 bits"
+            )
+        return facts
+
+
+def _fidelity(color: Color, a: Tensor, b: Tensor, crop: int) -> dict[str, float]:
+    ssim, ms_ssim = both_ssim(a, b, crop)
+    return {f"psnr_{color}": psnr(a, b, crop), f"ssim_{color}": ssim, f"ms_ssim_{color}": ms_ssim}
+
+
+def load_lpips(given: Path | None, network: lpips.Network = "alex") -> LPIPS | None:
+    """LPIPS if weights of `network` are given or found, else None."""
+    weights = lpips_weights.load(network, given)
+    return None if weights is None else LPIPS(_complete(weights, network), network)
+
+
+def _complete(weights: Mapping[str, Tensor], network: lpips.Network) -> Mapping[str, Tensor]:
+    if missing := sorted(lpips.keys(network) - weights.keys()):
+        raise CheckpointError(f"these are no LPIPS weights: {missing[0]!r} is missing")
+    return weights

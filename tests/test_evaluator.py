@@ -1,0 +1,343 @@
+"""Evaluations: intervals, paired differences, sweeps, forms, and who is measured on what."""
+
+import csv
+import hashlib
+import io
+import json
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from browser import browser
+from conftest import photo
+from programs import Program, small
+
+from dreamsr.engine import statistics, sweep
+from dreamsr.engine.evaluator import Row
+from dreamsr.engine.schedule import Settings
+from dreamsr.errors import ConfigError, UsageError
+from dreamsr.files import images
+from dreamsr.files.images import Picture
+
+
+@pytest.fixture
+def originals(tmp_path: Path) -> Path:
+    """Three photos of 64 pixels."""
+    for i, name in enumerate(("astronaut", "chelsea", "coffee")):
+        small(tmp_path / "hr" / f"{name}.png", photo(name)[:, 100:164, 100 + i : 164 + i])
+    return tmp_path / "hr"
+
+
+def darker(folder: Path, out: Path, levels: int) -> Path:
+    """Copies of pictures, every value lower by `levels` (and at least 0)."""
+    for path in images.find(folder):
+        images.write(out / path.name, Picture((images.read(path).color - levels / 127.5).clamp_min(-1)))
+    return out
+
+
+def test_the_interval_is_the_bootstraps_of_scipy() -> None:
+    from scipy.stats import bootstrap
+
+    values = np.random.default_rng(3).gamma(2, size=40)
+    found = statistics.mean(values)
+    expected = bootstrap((values,), np.mean, n_resamples=10_000, method="percentile", rng=5).confidence_interval
+    assert found.value == pytest.approx(values.mean())
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.02)
+
+
+def test_the_interval_follows_scale_and_shift_and_is_the_same_again() -> None:
+    values = [28.4, 31.0, 25.5, 27.7]
+    first, again = statistics.mean(values), statistics.mean(values)
+    moved = statistics.mean([2 * value + 1 for value in values])
+    assert first == again
+    assert (moved.low, moved.high) == pytest.approx((2 * first.low + 1, 2 * first.high + 1))
+    assert min(values) < first.low < first.value < first.high < max(values)
+
+
+def test_infinite_and_missing_values_are_left_out_of_means() -> None:
+    found = statistics.mean([math.inf, 30, math.nan, 32])
+    assert (found.value, found.count) == (31, 2)
+    assert statistics.mean([math.inf, math.inf]).value == math.inf
+    assert math.isnan(statistics.mean([math.nan]).value)
+    assert math.isnan(statistics.mean([3.0]).low)
+
+
+def test_paired_differences_are_narrower_than_the_means() -> None:
+    """A constant lead is known exactly, however much the pictures differ."""
+    rows = [Row(f"{i}", name, {"psnr_y": 20.0 + i + lead}) for i in range(9) for name, lead in (("a", 0.5), ("b", 0))]
+    difference = statistics.differences(rows, "a", "b")["psnr_y"]
+    assert (difference.value, difference.low, difference.high) == pytest.approx((0.5, 0.5, 0.5))
+    assert statistics.means(rows)["a"]["psnr_y"].high - statistics.means(rows)["a"]["psnr_y"].low > 2
+
+
+def test_differences_leave_out_pictures_without_two_finite_values() -> None:
+    rows = [
+        Row("x", "a", {"psnr_y": math.inf}),
+        Row("x", "b", {"psnr_y": 30.0}),
+        Row("y", "a", {"psnr_y": 31.0}),
+        Row("y", "b", {"psnr_y": 30.0}),
+    ]
+    assert statistics.differences(rows, "a", "b")["psnr_y"].value == 1
+    assert statistics.differences(rows, "b", "a")["psnr_y"].value == -1
+
+
+def test_a_sweep_is_a_cartesian_product_of_typed_values() -> None:
+    axes = sweep.parse(["steps=1,4", "sampler=ddim,dpmpp-2m", "tile=512"])
+    found = sweep.combinations(Settings(seed=7), axes)
+    assert list(found) == [
+        "1 step, sampler=ddim, tile=512",
+        "1 step, sampler=dpmpp-2m, tile=512",
+        "4 steps, sampler=ddim, tile=512",
+        "4 steps, sampler=dpmpp-2m, tile=512",
+    ]
+    assert found["4 steps, sampler=ddim, tile=512"] == Settings(steps=4, sampler="ddim", seed=7, tile=512)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("stepz=1", "unknown key 'stepz'; known are steps, sampler, seed, tile"),
+        ("steps=many", "steps is 'many'; expected a whole number"),
+        ("steps", "'steps' is no sweep"),
+        ("steps=", "'steps=' is no sweep"),
+    ],
+)
+def test_wrong_sweeps(text: str, words: str) -> None:
+    with pytest.raises((UsageError, ConfigError), match=words):
+        sweep.parse([text])
+
+
+def test_a_sweep_of_a_model(program: Program, tiny_file: Path, originals: Path) -> None:
+    model = ("-m", tiny_file, "--data", originals)
+    code, out, err = program("eval", *model, "--sweep", "steps=1,2", "sampler=ddim,ddpm", "--json")
+    assert code == 0, err
+    document = json.loads(out)
+    names = [f"{steps}, sampler={sampler}" for steps in ("1 step", "2 steps") for sampler in ("ddim", "ddpm")]
+    assert list(document["means"]) == ["bicubic", *names]
+    facts = document["methods"]["2 steps, sampler=ddpm"]
+    assert (facts["steps"], facts["sampler"], facts["seed"], facts["dtype"]) == (2, "ddpm", 0, "fp32")
+    assert facts["model_sha256"] == hashlib.sha256(tiny_file.read_bytes()).hexdigest()
+    assert facts["grid"]
+    assert document["protocol"]["mod_crop"] == 4
+    assert "not measured" in document["protocol"]["lpips_alexnet"]
+    for name in names:
+        low, high = document["intervals"][name]["psnr_y"]
+        assert low <= document["means"][name]["psnr_y"] <= high
+        assert document["means"][name]["s_per_mp"] > 0
+        assert document["means"][name]["peak_mib"] > 0
+
+
+def test_the_protocols(program: Program, originals: Path, tmp_path: Path) -> None:
+    """Every value lower by 5 levels: in RGB the PSNR is known; a border left out changes nothing."""
+    for path in images.find(originals):
+        images.write(path, Picture(images.read(path).color.clamp_min(10 / 127.5 - 1)))
+    darker(originals, tmp_path / "sr", 5)
+    expected = 10 * math.log10(255**2 / 25)
+    code, out, _ = program("eval", "sr", "hr", "--protocol", "dream", "--json")
+    document = json.loads(out)
+    assert code == 0
+    assert set(document["means"]["given"]) == {"psnr_rgb", "ssim_rgb", "ms_ssim_rgb"}
+    assert document["means"]["given"]["psnr_rgb"] == pytest.approx(expected, abs=1e-6)
+    assert document["protocol"]["protocol"] == "dream"
+    code, out, _ = program("eval", "sr", "hr", "--protocol", "sr", "--scale", "3", "--json")
+    document = json.loads(out)
+    assert document["protocol"]["y"].endswith("crop 3")
+    # 5 levels of RGB are 5 * 219 / 255 of Y
+    assert document["means"]["given"]["psnr_y"] == pytest.approx(expected + 20 * math.log10(255 / 219), abs=1e-3)
+
+
+def test_against_another_folder(program: Program, originals: Path, tmp_path: Path) -> None:
+    darker(originals, tmp_path / "near", 2)
+    darker(originals, tmp_path / "far", 4)
+    code, out, err = program("eval", "near", "hr", "--against", "far", "--json")
+    assert code == 0, err
+    (difference,) = json.loads(out)["differences"]
+    assert (difference["method"], difference["against"]) == ("given", "far/")
+    assert difference["means"]["difference"]["psnr_rgb"] == pytest.approx(20 * math.log10(2), abs=0.1)
+    low, high = difference["intervals"]["difference"]["psnr_rgb"]
+    assert 0 < low <= high
+    code, out, _ = program("eval", "near", "hr", "--against", "far")
+    assert [line.split("\t")[0] for line in out.splitlines()] == [
+        "mean of 3",
+        "given",
+        "far/",
+        "difference",
+        "given - far/",
+    ]
+
+
+def test_a_model_against_itself_differs_by_nothing(program: Program, tiny_file: Path, originals: Path) -> None:
+    code, out, err = program(
+        "eval", "-m", tiny_file, "--data", originals, "--against", tiny_file, "--steps", 1, "--json"
+    )
+    assert code == 0, err
+    (difference,) = json.loads(out)["differences"]
+    values = {k: v for k, v in difference["means"]["difference"].items() if k != "s_per_mp" and not k.startswith("ms_")}
+    assert set(values.values()) == {0.0}
+
+
+def test_results_of_upscale_are_those_of_the_model(program: Program, tiny_file: Path, originals: Path) -> None:
+    """A folder that `upscale` made of the reduced pictures, against the model that reduces them itself."""
+    from dreamsr.data.degrade import degrade
+
+    for path in images.find(originals):
+        images.write(Path("lr") / path.name, Picture(degrade(images.read(path).color[None], 4)[0]))
+    assert program("upscale", "lr", "made", "-m", tiny_file, "--steps", 2)[0] == 0
+    code, out, err = program("eval", "-m", tiny_file, "--data", originals, "--steps", 2, "--against", "made", "--json")
+    assert code == 0, err
+    document = json.loads(out)
+    assert document["differences"][0]["means"]["difference"]["psnr_y"] == pytest.approx(0, abs=0.02)
+    made = document["methods"]["made/"]
+    assert (made["steps"], made["source"]) == (2, "as noted in astronaut.png")
+    assert made["model_sha256"] == document["methods"]["2 steps"]["model_sha256"]
+
+
+def test_sizes_are_cut_to_match_when_that_is_wanted(program: Program, tmp_path: Path) -> None:
+    whole = photo("chelsea")[:, :64, :80]
+    small(tmp_path / "hr" / "a.png", whole[:, :, :70])
+    small(tmp_path / "sr" / "a.png", whole[:, :60])
+    code, out, err = program("eval", "sr", "hr")
+    assert (code, out) == (1, "")
+    assert "sr/a.png is 80x60 and hr/a.png is 70x64" in err
+    assert "--crop-to-match" in err
+    code, out, err = program("eval", "sr", "hr", "--crop-to-match", "--json")
+    assert code == 0, err
+    assert json.loads(out)["pictures"][0]["ssim_rgb"] == pytest.approx(1)
+    assert "were cut at the bottom and right" in json.loads(out)["protocol"]["sizes"]
+
+
+def test_results_may_be_as_large_as_the_cut_original(program: Program, tmp_path: Path) -> None:
+    whole = photo("chelsea")[:, :63, :82]
+    small(tmp_path / "hr" / "a.png", whole)
+    small(tmp_path / "sr" / "a.png", whole[:, :60, :80])
+    assert program("eval", "sr", "hr", "--scale", 4)[0] == 0
+    assert program("eval", "sr", "hr")[0] == 1
+
+
+def test_equal_pictures_do_not_spoil_the_mean(program: Program, originals: Path, tmp_path: Path) -> None:
+    darker(originals, tmp_path / "sr", 5)
+    small(tmp_path / "sr" / "coffee.png", images.read(originals / "coffee.png").color)
+    _, out, err = program("eval", "sr", "hr", "--json")
+    document = json.loads(out)
+    pictures = {row["picture"]: row["psnr_rgb"] for row in document["pictures"]}
+    assert pictures["coffee"] is None
+    finite = [value for value in pictures.values() if value is not None]
+    assert document["means"]["given"]["psnr_rgb"] == pytest.approx(sum(finite) / 2)
+    assert document["counts"]["given"]["psnr_rgb"] == 2
+    _, out, err = program("eval", "sr", "hr")
+    assert "given: psnr_rgb is infinite (equal pictures) and left out of the mean: coffee" in err
+
+
+def test_csv_has_a_line_a_picture_and_method(program: Program, tiny_file: Path, originals: Path) -> None:
+    code, out, _ = program("eval", "-m", tiny_file, "--data", originals, "--steps", "1,2", "--csv")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert code == 0
+    assert len(rows) == 9
+    header = out.splitlines()[0].split(",")
+    assert len(set(header)) == len(header)
+    last = rows[-1]
+    assert (last["picture"], last["method"], last["steps"], last["protocol"]) == ("coffee", "2 steps", "2", "all")
+    assert float(last["psnr_y"]) > 5
+    assert last["y"].endswith("crop 4")
+
+
+def test_markdown(program: Program, originals: Path, tmp_path: Path) -> None:
+    darker(originals, tmp_path / "sr", 5)
+    code, out, _ = program("eval", "sr", "hr", "--markdown")
+    lines = out.splitlines()
+    assert code == 0
+    assert lines[0].startswith("| mean of 3 | psnr_y |")
+    assert re.match(r"\| given \| [\d.]+ \([\d.]+\.\.[\d.]+\) \|", lines[2])
+    assert any(
+        line.startswith("* lpips_alexnet: not measured, its weights were not found: --lpips-weights") for line in lines
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("hr hr --json --csv", "--json, --csv and --markdown exclude each other"),
+        ("hr hr --protocol dream --crop 4", "--protocol dream measures whole pictures"),
+        ("-m MODEL --data hr --steps 1 --sweep steps=2", "steps are given by --steps and by --sweep"),
+        ("-m MODEL --data hr --sweep colour=red", "unknown key 'colour'; known are steps, sampler"),
+        ("-m MODEL --data hr --sweep steps=0", "--steps is 0"),
+        ("-m MODEL --data hr --against nothing", "model 'nothing' is unknown"),
+        ("hr hr --against empty", "no picture of hr and empty has a partner"),
+    ],
+)
+def test_wrong_usage(arguments: str, words: str, program: Program, tiny_file: Path, originals: Path) -> None:
+    Path("empty").mkdir()
+    code, out, err = program("eval", *arguments.replace("MODEL", str(tiny_file)).split())
+    assert (code, out) == (2, "")
+    assert words in err
+    assert sum(line.startswith("error:") for line in err.splitlines()) == 1
+
+
+def test_a_page_holds_everything(program: Program, tiny_file: Path, originals: Path) -> None:
+    """Tables, notes and pictures in one file that names no other."""
+    model = ("-m", tiny_file, "--data", originals, "--steps", 1)
+    small(originals / "<b>&.png", images.read(originals / "coffee.png").color)
+    code, _, err = program("eval", *model, "--html", "report.html")
+    assert code == 0, err
+    text = Path("report.html").read_text()
+    assert not re.search(r"(src|href)=\"(?!data:)|@import|url\(|https?://", text)
+    assert text.count("data:image/jpeg;base64,") == 16
+    assert "&lt;b&gt;&amp;: PSNR-Y" in text
+    assert "not measured, its weights were not found" in text
+    assert "<b>&" not in text
+    assert len(text) < 2**20
+
+
+def test_a_page_of_large_pictures_is_bounded(program: Program, tmp_path: Path) -> None:
+    small(tmp_path / "hr" / "a.png", torch.rand(3, 1000, 1200) * 2 - 1)
+    small(tmp_path / "sr" / "a.png", torch.rand(3, 1000, 1200) * 2 - 1)
+    assert program("eval", "sr", "hr", "--protocol", "dream", "--html", "report.html")[0] == 0
+    text = Path("report.html").read_text()
+    assert re.findall(r'width="(\d+)" alt', text) == ["432"] * 3
+    assert len(text) < 3 * 2**20
+
+
+def test_a_page_of_a_job(program: Program, tiny_file: Path, tmp_path: Path) -> None:
+    for i in range(6):
+        small(tmp_path / "in" / f"{i}.png")
+    (tmp_path / "in" / "broken.png").write_bytes(b"words")
+    code, _, err = program("upscale", "in", "out", "-m", tiny_file, "--steps", 1, "--report", "report.html")
+    assert code == 1, err
+    text = Path("report.html").read_text()
+    assert "6 done, 1 failed" in text
+    assert "in/broken.png is not a PNG" in text
+    assert text.count("data:image/jpeg;base64,") == 8
+    assert text.count("<td>120x80</td>") == 6
+
+
+def test_the_before_of_a_job_is_the_enlarged_input() -> None:
+    """A part of the whole enlargement, where it starts at a fraction of a pixel."""
+    picture = photo("chelsea")[:, 100:140, 100:160]
+    whole = images.magnified(picture, (0, 0, 60, 40), (100, 150))
+    part = images.magnified(picture, (12.4, 10, 36.4, 30), (50, 60))
+    inner = (whole[:, 25:75, 31:91] - part)[:, 8:-8, 8:-8] * 127.5
+    assert float(inner.abs().mean()) < 0.1
+    beside = (whole[:, 25:75, 32:92] - part)[:, 8:-8, 8:-8] * 127.5
+    assert float(beside.abs().mean()) > 1
+
+
+@pytest.mark.slow
+def test_the_slider_moves_in_a_browser(program: Program, tiny_file: Path, originals: Path, tmp_path: Path) -> None:
+    assert program("eval", "-m", tiny_file, "--data", originals, "--html", "report.html")[0] == 0
+    with browser(tmp_path / "profile") as chromium:
+        chromium.open(Path("report.html"))
+        assert chromium.run("return [...document.images].every(x => x.complete && x.naturalWidth > 0)")
+        assert chromium.run("return document.documentElement.scrollWidth <= window.innerWidth")
+        edge = "return document.querySelector('.edge').getBoundingClientRect().left"
+        before = chromium.run(edge)
+        chromium.press(chromium.element(".slider input"), "\ue012" * 10)  # arrow left
+        assert (
+            chromium.run("return getComputedStyle(document.querySelector('.slider')).getPropertyValue('--at')") == "40%"
+        )
+        width = chromium.run("return document.querySelector('.stack').clientWidth")
+        assert chromium.run(edge) - before == pytest.approx(-width / 10, abs=1)
+        chromium.screenshot(tmp_path / "page.png")
+    assert images.read(tmp_path / "page.png").size[1] >= 1000
