@@ -195,7 +195,11 @@ def bad_inputs(folder: Path) -> None:
         ("train --data in --val empty --out run", 2, "no PNG, JPEG, WebP, TIFF or BMP picture in empty"),
         ("train --data in --out run -c bad.toml", 2, "bad.toml is not valid TOML"),
         ("train --data in --out run seed=-1", 2, "seed is -1; expected at least 0"),
-        ("train --data in --out run model.process.lambda_noise=-1", 2, "this model knows -1.000"),
+        (
+            "train --data in --out run model.sampling.lambda_start=5 model.sampling.lambda_end=6",
+            2,
+            "back to more noise",
+        ),
         ("train --data in --out run --init MODEL model.network.blocks=3", 2, "--init needs the network of the model"),
         ("train --data in --out run", 2, "no photo of at least 128x128 pixels"),
         ("train --resume --out run", 2, "run holds no training run"),

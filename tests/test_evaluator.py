@@ -99,7 +99,7 @@ def test_a_sweep_is_a_cartesian_product_of_typed_values() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("stepz=1", "unknown key 'stepz'; known are steps, sampler, seed, tile"),
+        ("stepz=1", "unknown key 'stepz'; known are steps, sampler, grid, seed"),
         ("steps=many", "steps is 'many'; expected a whole number"),
         ("steps", "'steps' is no sweep"),
         ("steps=", "'steps=' is no sweep"),
@@ -262,7 +262,7 @@ def test_markdown(program: Program, originals: Path, tmp_path: Path) -> None:
         ("hr hr --json --csv", "--json, --csv and --markdown exclude each other"),
         ("hr hr --protocol dream --crop 4", "--protocol dream measures whole pictures"),
         ("-m MODEL --data hr --steps 1 --sweep steps=2", "steps are given by --steps and by --sweep"),
-        ("-m MODEL --data hr --sweep colour=red", "unknown key 'colour'; known are steps, sampler"),
+        ("-m MODEL --data hr --sweep colour=red", "unknown key 'colour'; known are steps, sampler, grid"),
         ("-m MODEL --data hr --sweep steps=0", "--steps is 0"),
         ("-m MODEL --data hr --against nothing", "model 'nothing' is unknown"),
         ("hr hr --against empty", "no picture of hr and empty has a partner"),

@@ -23,10 +23,10 @@ def tune(
     ] = None,
     steps: Annotated[str, typer.Option(help="Step counts to tune.")] = "2,4,8",
     objective: Annotated[
-        Literal["lpips", "psnr"], typer.Option(help="lpips: LPIPS + 1 - SSIM; psnr: PSNR on Y.")
+        Literal["lpips", "psnr"], typer.Option(help="lpips: LPIPS + (1 - SSIM) / 4; psnr: PSNR on Y.")
     ] = "lpips",
-    pairs: Annotated[int, typer.Option(help="Pictures to tune on, spread over --data.")] = 16,
-    trials: Annotated[int, typer.Option(help="Candidates for every step count.")] = 80,
+    pairs: Annotated[int, typer.Option(help="Pictures to tune on, spread over --data.")] = 12,
+    trials: Annotated[int, typer.Option(help="Candidates for every step count.")] = 48,
     seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
     lpips_weights: options.LpipsWeights = None,
     device: options.Device = "auto",

@@ -36,7 +36,7 @@ COLUMNS = {
     "lpips": Column("LPIPS (AlexNet)", 4, -1),
     "lpips_squeeze": Column("LPIPS (SqueezeNet)", 4, -1),
     "psnr_lr": Column("LR-PSNR", 2, 1),
-    "consistency": Column("consistency", 2, -1),
+    "mse_lr": Column("MSE-LR", 2, -1),
     "s_per_mp": Column("s / megapixel", 2, -1),
     "peak_mib": Column("peak MiB", 0, -1),
 }
@@ -68,7 +68,7 @@ class Measure:
         if lr is not None:
             again = images.to_bytes(degrade(images.to_unit(a)[None], a.shape[-1] // lr.shape[-1])[0])
             low = images.to_bytes(lr)
-            scores |= {"psnr_lr": psnr(again, low), "consistency": consistency(again, low)}
+            scores |= {"psnr_lr": psnr(again, low), "mse_lr": consistency(again, low)}
         return scores
 
     @property
@@ -95,9 +95,7 @@ class Measure:
         if scale is not None:
             facts["mod_crop"] = scale
             facts["downscaling"] = f"by {scale}, Pillow's bicubic (a = -.5, antialiased), 8 bits after each pass"
-            facts["agreement"] = (
-                "LR-PSNR and consistency (MSE in [0, 1], times 1e5): on RGB, output reduced again, 8 bits"
-            )
+            facts["agreement"] = "LR-PSNR and MSE-LR (in [0, 1], times 1e5): on RGB, output reduced again, 8 bits"
         return facts
 
 
