@@ -5,21 +5,24 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
-from dreamsr.config import ModelConfig, from_dict, to_dict
+from dreamsr.config import ModelConfig, SR3Config, from_dict, to_dict
 from dreamsr.core.denoiser import Denoiser
 from dreamsr.core.networks import PatchUNet
 from dreamsr.core.process import Process
+from dreamsr.core.sr3 import SR3UNet
 from dreamsr.errors import CheckpointError, ConfigError
 from dreamsr.files.atomic import atomic
 
 FORMAT = "dreamsr 1"
+UNet = PatchUNet | SR3UNet
+N = TypeVar("N", bound=nn.Module)
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -28,9 +31,9 @@ class Model:
     """A network with what is needed to run it, and its card: who made it, of what, how good it is."""
 
     config: ModelConfig
-    network: PatchUNet
+    network: UNet
     card: dict[str, Any]
-    exact: PatchUNet | None = None
+    exact: UNet | None = None
     """The network in float32, where `network` is in less."""
 
     @property
@@ -45,7 +48,7 @@ class Model:
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> "Model":
         """A copy for inference with the network on `device` in `dtype`."""
 
-        def converted(dtype: torch.dtype) -> PatchUNet:
+        def converted(dtype: torch.dtype) -> UNet:
             return _channels_last(copy.deepcopy(self.network).requires_grad_(False).eval().to(device, dtype))
 
         return replace(
@@ -53,9 +56,17 @@ class Model:
         )
 
 
-def build(config: ModelConfig) -> PatchUNet:
+def build(config: ModelConfig) -> UNet:
     """A freshly initialised network, channels last."""
-    return _channels_last(PatchUNet(config.network))
+    network = config.network
+    return _channels_last(SR3UNet(network) if isinstance(network, SR3Config) else PatchUNet(network))
+
+
+def empty(config: ModelConfig) -> UNet:
+    """A network whose weights are still to be loaded: to initialise a large one takes many seconds."""
+    with torch.device("meta"):
+        network = build(config)
+    return network.to_empty(device="cpu")
 
 
 def save_model(path: Path, model: Model, dtype: torch.dtype) -> Model:
@@ -89,7 +100,7 @@ def load_model(path: Path) -> Model:
         config = from_dict(ModelConfig, document)
     except ConfigError as error:
         raise CheckpointError(f"{path} has no usable model configuration: {error}") from error
-    network = build(config)
+    network = empty(config)
     load_weights(network, weights, path)
     return Model(config, network.eval(), card)
 
@@ -111,7 +122,7 @@ def _documents(metadata: Mapping[str, str], path: Path) -> tuple[dict[str, Any],
     return documents[0], documents[1]
 
 
-def load_weights(network: torch.nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     """Copy weights by name, all of them; raises CheckpointError naming the first that does not fit."""
     own = network.state_dict()
     for missing in sorted(own.keys() - weights.keys()):
@@ -167,7 +178,7 @@ def load_state(path: Path) -> tuple[dict[str, str], dict[str, dict[str, Tensor]]
     return metadata, groups
 
 
-def _channels_last(network: PatchUNet) -> PatchUNet:
+def _channels_last(network: N) -> N:
     # torch's type stubs do not know this argument of Module.to
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network
