@@ -268,9 +268,9 @@ def without(key: str) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (without("denoise_fn.downs.0.bias"), "1 missing keys, the first 'denoise_fn.downs.0.bias'"),
-        (without("betas"), "1 missing keys, the first 'betas'"),
-        ({**without("betas"), "ema": torch.zeros(1)}, "the first 'betas'; 1 unexpected keys, the first 'ema'"),
+        (without("denoise_fn.downs.0.bias"), "1 missing, the first 'denoise_fn.downs.0.bias'"),
+        (without("betas"), "1 missing, the first 'betas'"),
+        ({**without("betas"), "ema": torch.zeros(1)}, "the first 'betas'; 1 unexpected, the first 'ema'"),
         ({**without("betas"), "betas": torch.tensor([1e-6, 1e-3, 1e-2])}, "betas that are not linear"),
         ({**without("betas"), "betas": torch.tensor(1.0)}, "betas of shape ()"),
         ({"params_ema": {"conv_first.weight": torch.zeros(1)}}, "is no table of weights; it holds params_ema"),
@@ -303,8 +303,8 @@ def test_what_is_no_file_of_torch(content: bytes, program: Program, tmp_path: Pa
 def test_another_size_is_told(program: Program) -> None:
     code, _, err = program("export", PUBLISHED, "out.safetensors", "--from", "sr3")
     assert code == 1
-    assert "missing keys, the first 'denoise_fn.downs.12.conv.bias'" in err
-    assert "unexpected keys, the first 'denoise_fn." in err
+    assert "missing, the first 'denoise_fn." in err
+    assert "unexpected, the first 'denoise_fn." in err
     assert "network.channels=" in err
     assert "cannot be read" in program("export", "none.pth", "o.safetensors", "--from", "sr3")[2]
 

@@ -45,7 +45,7 @@ app.command("upscale")(upscale)
 app.command("train")(train)
 app.command("eval")(evaluate)
 app.command("export")(export)
-app.command("models")(models)
+app.add_typer(models, name="models")
 app.command("info")(info)
 
 

@@ -123,7 +123,7 @@ class Layout:
         return torch.stack([views[t.picture][:, t.rows.seen(), t.columns.seen()] for t in tiles])
 
     def scatter(self, windows: Tensor, tiles: Sequence[Tile], flat: Tensor) -> None:
-        """Write the kept parts of windows (n, 3, height, width) to their places; where tiles blend, add their shares."""
+        """Write the kept parts of windows (n, 3, height, width) to their places; add their shares where tiles blend."""
         views = self.views(flat)
         for window, t in zip(windows, tiles, strict=True):
             if self.blend:

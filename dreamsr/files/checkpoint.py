@@ -2,7 +2,8 @@
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from dreamsr.core.networks import PatchUNet
 from dreamsr.core.process import Process
 from dreamsr.core.sr3 import SR3UNet
 from dreamsr.errors import CheckpointError, ConfigError
+from dreamsr.files import foreign
 from dreamsr.files.atomic import atomic
 
 FORMAT = "dreamsr 1"
@@ -89,13 +91,7 @@ def save_model(path: Path, model: Model, dtype: torch.dtype) -> Model:
 def load_model(path: Path) -> Model:
     """Rebuild a model in float32 on the CPU; raises CheckpointError for any other kind of file."""
     metadata, weights = read_tensors(path)
-    if metadata.get("format") != FORMAT:
-        found = metadata.get("format", "none")
-        raise CheckpointError(
-            f"{path} is not a dreamsr checkpoint (its format is {found!r}, expected {FORMAT!r})",
-            "make one with `dreamsr train` or `dreamsr export`",
-        )
-    document, card = _documents(metadata, path)
+    document, card = _documents(metadata, weights, path)
     try:
         config = from_dict(ModelConfig, document)
     except ConfigError as error:
@@ -107,12 +103,21 @@ def load_model(path: Path) -> Model:
 
 def describe(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """(configuration, card) of a checkpoint, without building its network."""
-    with safe_open(path, "pt") as file:
-        return _documents(file.metadata() or {}, path)
+    with _opened(path) as file:
+        return _documents(file.metadata() or {}, file.keys(), path)
 
 
-def _documents(metadata: Mapping[str, str], path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(configuration, card) from a file's metadata."""
+def _documents(
+    metadata: Mapping[str, str], names: Collection[str], path: Path
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(configuration, card) from a file's metadata; `names` of its weights tell what else it is."""
+    if metadata.get("format") != FORMAT:
+        found, (what, hint) = metadata.get("format", "none"), foreign.kind(names)
+        raise CheckpointError(
+            f"{path} is not a dreamsr checkpoint (its format is {found!r}, expected {FORMAT!r})"
+            + (f", but {what}" if what else ""),
+            hint,
+        )
     try:
         documents = [json.loads(metadata.get(key, "{}")) for key in ("config", "card")]
     except ValueError as error:
@@ -139,10 +144,16 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) 
 
 def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """(metadata, tensors) of a safetensors file."""
+    with _opened(path) as file:
+        return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[safe_open]:
+    """A safetensors file; raises CheckpointError where it cannot be read."""
     try:
         with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return file.metadata() or {}, tensors
+            yield file
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist") from None
     except IsADirectoryError:
@@ -150,8 +161,10 @@ def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     except PermissionError:
         raise CheckpointError(f"{path} may not be read") from None
     except (SafetensorError, OSError) as error:
+        what, hint = foreign.kind(foreign.pickled_names(path))
         raise CheckpointError(
-            f"{path} is not a safetensors file ({error})", "pickled .pt, .pth and .ckpt files are never opened"
+            f"{path} is not a safetensors file" + (f", but {what}, pickled" if what else f" ({error})"),
+            f"pickled .pt, .pth and .ckpt files are never opened; {hint}",
         ) from None
 
 

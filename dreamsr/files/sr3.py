@@ -4,7 +4,7 @@ The layout is that of `I..._gen.pth` as github.com/Janspiry/Image-Super-Resoluti
 github.com/jinxinzhou/DREAM write it: the network below `denoise_fn.`, and the noise schedule beside it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -60,7 +60,7 @@ def load_published(path: Path, overrides: Sequence[str] = ()) -> Model:
     config = from_dict(ModelConfig, apply_overrides(ModelConfig, preset, overrides))
     content, network = _read(path), checkpoint.empty(config)
     names = {name: published(name) for name in network.state_dict()}
-    _check_names({*names.values(), BETAS}, set(content), path)
+    _check_names([*names.values(), BETAS], content, path)
     checkpoint.load_weights(network, {ours: content[theirs] for ours, theirs in names.items()}, path)
     process = replace(config.process, **_linear(content[BETAS], path))
     sampling = replace(config.sampling, lambda_start=Process(process).span[0])
@@ -88,13 +88,14 @@ def _read(path: Path) -> dict[str, Tensor]:
     return dict(content)
 
 
-def _check_names(needed: set[str], found: set[str], path: Path) -> None:
-    missing, unexpected = sorted(needed - found), sorted(found - needed - SCHEDULE)
+def _check_names(needed: Collection[str], found: Collection[str], path: Path) -> None:
+    missing = [name for name in needed if name not in found]
+    unexpected = [name for name in found if name not in needed and name not in SCHEDULE]
     lists = {"missing": missing, "unexpected": unexpected}
-    words = [f"{len(names)} {kind} keys, the first {names[0]!r}" for kind, names in lists.items() if names]
+    words = [f"{len(names)} {kind}, the first {names[0]!r}" for kind, names in lists.items() if names]
     if words:
         hint = "a network of other sizes? add network.channels=, .multipliers=, .blocks=, .attention=, .size="
-        raise CheckpointError(f"{path} is not this network's: {'; '.join(words)}", hint)
+        raise CheckpointError(f"{path} has not the weights of this network: {'; '.join(words)}", hint)
 
 
 def _linear(betas: Tensor, path: Path) -> dict[str, Any]:
