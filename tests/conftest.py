@@ -23,7 +23,8 @@ from dreamsr.files.images import Picture
 
 N = TypeVar("N", bound=nn.Module)
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-TINY = ModelConfig(name="tiny", network=NetworkConfig(widths=(8, 16), blocks=1, encoder_blocks=1))
+NETWORK = NetworkConfig(widths=(8, 16), blocks=1, encoder_blocks=1)
+TINY = ModelConfig(name="tiny", network=NETWORK)
 
 
 @pytest.fixture(autouse=True)

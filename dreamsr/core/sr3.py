@@ -113,7 +113,8 @@ class SR3UNet(nn.Module):
         half = self.config.channels // 2
         frequencies = 1e-4 ** (torch.arange(half, device=alpha.device) / half)
         phase = alpha[:, None] * frequencies
-        embedding: Tensor = self.embed(torch.cat([phase.sin(), phase.cos()], dim=1).to(self.embed[0].weight.dtype))
+        waves = torch.cat([phase.sin(), phase.cos()], dim=1)
+        embedding: Tensor = self.embed(waves.to(next(self.embed.parameters()).dtype))
         return embedding
 
 

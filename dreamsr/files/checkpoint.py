@@ -149,7 +149,7 @@ def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[safe_open]:
+def _opened(path: Path) -> Iterator[Any]:
     """A safetensors file; raises CheckpointError where it cannot be read."""
     try:
         with safe_open(path, "pt") as file:
