@@ -9,7 +9,7 @@ import math
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -194,7 +194,7 @@ class TrainConfig:
     def _check_crop(self, network: NetworkConfig | SR3Config) -> None:
         if isinstance(network, SR3Config):
             _require(self.crop == network.size, "crop", f"model.network.size, {network.size}", self.crop)
-        multiple = self.model.scale * (network.patch if isinstance(network, NetworkConfig) else 1)
+        multiple = self.model.scale * (1 if isinstance(network, SR3Config) else network.patch)
         good = self.crop >= multiple and self.crop % multiple == 0
         _require(good, "crop", f"a multiple of {multiple}", self.crop)
 
@@ -263,9 +263,9 @@ def _toml_value(text: str) -> Any:
         return text
 
 
-def _suggestion(key: str, own: Iterable[str]) -> str:
+def _suggestion(key: str, own: Collection[str]) -> str:
     """What to write instead of an unknown dotted key; `own` are the keys of its table."""
-    if any(f".{name}".endswith(f".{key}") for name in known_keys()):
+    if "kind" in own and any(name.endswith(key) for name in known_keys()):
         return f"this kind has {', '.join(own)}"
     return _nearest(key, known_keys())
 

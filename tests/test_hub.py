@@ -165,7 +165,8 @@ def test_a_file_that_changed_in_the_cache(server: Hub, tmp_path: Path) -> None:
     file.resolve().write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     done = call(server, tmp_path, "models", "verify", "org/repo")
     assert done.returncode == 1
-    assert f"recorded is {hashlib.sha256(content).hexdigest()}" in done.stderr
+    assert f"recorded is {hashlib.sha256(content).hexdigest()}; it was removed" in done.stderr
+    assert "dreamsr models pull org/repo" in done.stderr
 
 
 def test_a_small_file_of_git_has_no_sha256(server: Hub, tmp_path: Path) -> None:

@@ -60,15 +60,14 @@ def download(repo: str, file: str, revision: str | None, online: bool = True) ->
     )
 
     where = f"{repo}@{revision}" if revision else repo
+    name = where if file == HUB_FILE else f"{where}:{file}"
     try:
         path = Path(hf_hub_download(repo, file, revision=revision, local_files_only=not online))
     except LocalEntryNotFoundError:
         reason = f", and {constants.ENDPOINT} cannot be reached" if online else ""
+        advice = "check the connection, HF_ENDPOINT and HF_HUB_OFFLINE, or give a local file"
         raise CheckpointError(
-            f"{file} of {where} is not in the cache{reason}",
-            "check the connection, HF_ENDPOINT and HF_HUB_OFFLINE, or give a local file"
-            if online
-            else f"dreamsr models pull {where}" + ("" if file == HUB_FILE else f":{file}"),
+            f"{file} of {where} is not in the cache{reason}", advice if online else f"dreamsr models pull {name}"
         ) from None
     except RevisionNotFoundError:
         raise CheckpointError(f"{repo} on the Hub has no revision {revision!r}") from None
@@ -81,10 +80,10 @@ def download(repo: str, file: str, revision: str | None, online: bool = True) ->
 
     try:
         verify(path)
-    except CheckpointError:
-        path.resolve().unlink()
+    except CheckpointError as error:
+        path.resolve().unlink(missing_ok=True)
         path.unlink(missing_ok=True)
-        raise
+        raise CheckpointError(f"{error.message}; it was removed", f"dreamsr models pull {name}") from None
     return path
 
 
@@ -92,8 +91,8 @@ def recorded_digest(path: Path) -> str | None:
     """The SHA-256 that a model's file should have: of SHA256SUMS beside it, or of the Hub; None if nothing is known."""
     sums = path.with_name("SHA256SUMS")
     if sums.is_file():
-        lines = (line.split() for line in sums.read_text().splitlines())
-        return {name: digest for digest, name in lines}.get(path.name)
+        lines = (line.partition(" ") for line in sums.read_text().splitlines())
+        return {name.lstrip(" *"): digest for digest, _, name in lines}.get(path.name)
     # the Hub's cache names a large file by its ETag, which is its SHA-256; small ones have a hash of git
     stored = path.resolve()
     return stored.name if stored.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", stored.name) else None
@@ -104,7 +103,7 @@ def verify(path: Path) -> tuple[str, str | None]:
     digest, recorded = file_digest(path), recorded_digest(path)
     if recorded not in (None, digest):
         message = f"{path} is damaged: its SHA-256 is {digest}, recorded is {recorded}"
-        raise CheckpointError(message, "download or install it again")
+        raise CheckpointError(message, "install it again")
     return digest, recorded
 
 
