@@ -9,7 +9,7 @@ import math
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -73,6 +73,7 @@ class ProcessConfig:
 class NetworkConfig:
     """PatchUNet: widths of its levels and numbers of residual blocks."""
 
+    kind: Literal["patch-unet"] = "patch-unet"
     widths: tuple[int, ...] = (96, 160, 256)
     blocks: int = 2
     """Residual blocks a level and side."""
@@ -87,6 +88,39 @@ class NetworkConfig:
         _require(self.blocks >= 1, "network.blocks", "at least 1", self.blocks)
         _require(self.encoder_blocks >= 0, "network.encoder_blocks", ">= 0", self.encoder_blocks)
         _require(self.patch in (1, 2, 4, 8), "network.patch", "1, 2, 4 or 8", self.patch)
+
+
+@dataclass(frozen=True)
+class SR3Config:
+    """SR3UNet; the defaults are those of the published faces, 16 to 128 pixels."""
+
+    kind: Literal["sr3-unet"] = "sr3-unet"
+    channels: int = 64
+    """Width of the first level."""
+    multipliers: tuple[int, ...] = (1, 2, 4, 8, 8)
+    """Width of every level in `channels`; each has half the side of the one before."""
+    blocks: int = 2
+    """Residual blocks a level on the way down; one more on the way up."""
+    attention: tuple[int, ...] = (16,)
+    """Sides of the levels whose blocks attend; the middle of the network always does."""
+    groups: int = 32
+    """Groups of every GroupNorm."""
+    dropout: float = 0.2
+    size: int = 128
+    """Side of the pictures that the network is trained on and runs at, in pixels."""
+
+    def __post_init__(self) -> None:
+        _require(len(self.multipliers) >= 1, "network.multipliers", "at least one", self.multipliers)
+        _require(min(self.multipliers) >= 1, "network.multipliers", "positive numbers", self.multipliers)
+        _require(self.blocks >= 1, "network.blocks", "at least 1", self.blocks)
+        _require(self.groups >= 1, "network.groups", "at least 1", self.groups)
+        good = self.channels >= 2 and self.channels % 2 == 0 and self.channels % self.groups == 0
+        _require(good, "network.channels", f"an even multiple of network.groups = {self.groups}", self.channels)
+        step = 2 ** (len(self.multipliers) - 1)
+        _require(self.size >= step and self.size % step == 0, "network.size", f"a multiple of {step}", self.size)
+        sides = [self.size >> i for i in range(len(self.multipliers))]
+        _require(set(self.attention) <= set(sides), "network.attention", f"sides out of {sides}", self.attention)
+        _require(0 <= self.dropout < 1, "network.dropout", "at least 0 and below 1", self.dropout)
 
 
 @dataclass(frozen=True)
@@ -139,7 +173,7 @@ class ModelConfig:
     scale: int = 4
     degradation: Literal["bicubic"] = "bicubic"
     prediction: Prediction = "x0"
-    network: NetworkConfig = field(default_factory=NetworkConfig)
+    network: NetworkConfig | SR3Config = field(default_factory=NetworkConfig)
     process: ProcessConfig = field(default_factory=ProcessConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
@@ -182,9 +216,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for key in ("steps", "batch", "val_every", "save_every"):
             _require(getattr(self, key) >= 1, key, "at least 1", getattr(self, key))
-        multiple = self.model.scale * self.model.network.patch
-        good = self.crop >= multiple and self.crop % multiple == 0
-        _require(good, "crop", f"a multiple of {multiple}", self.crop)
+        self._check_crop(self.model.network)
         for key in ("lr", "clip"):
             _require(getattr(self, key) > 0, key, "a positive number", getattr(self, key))
         for key in ("weight_decay", "dream_start", "seed"):
@@ -196,6 +228,13 @@ class TrainConfig:
         p = self.dream_p
         _require(p == "off" or (p >= 0 and math.isfinite(p)), "dream_p", "a number >= 0, or off", p)
 
+    def _check_crop(self, network: NetworkConfig | SR3Config) -> None:
+        if isinstance(network, SR3Config):
+            _require(self.crop == network.size, "crop", f"model.network.size, {network.size}", self.crop)
+        multiple = self.model.scale * (1 if isinstance(network, SR3Config) else network.patch)
+        good = self.crop >= multiple and self.crop % multiple == 0
+        _require(good, "crop", f"a multiple of {multiple}", self.crop)
+
 
 def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
     """Build dataclass `cls` from nested dicts; an unknown key or a wrong type is a ConfigError."""
@@ -203,7 +242,7 @@ def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
     values = {}
     for key, value in data.items():
         if key not in hints:
-            raise ConfigError(f"unknown key {where + key!r}", _nearest(where + key, known_keys()))
+            raise ConfigError(f"unknown key {where + key!r}", _suggestion(where + key, hints))
         values[key] = _convert(hints[key], value, where + key)
     return cls(**values)
 
@@ -217,9 +256,9 @@ def known_keys(cls: type = TrainConfig, prefix: str = "") -> list[str]:
     """Dotted names of every key of `cls`."""
     keys = []
     for key, hint in typing.get_type_hints(cls).items():
-        nested = dataclasses.is_dataclass(hint)
-        keys += known_keys(hint, f"{prefix}{key}.") if nested else [prefix + key]
-    return keys
+        nested = [name for table in _tables(hint) for name in known_keys(table, f"{prefix}{key}.")]
+        keys += nested or [prefix + key]
+    return list(dict.fromkeys(keys))
 
 
 def apply_overrides(cls: type, data: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
@@ -273,6 +312,13 @@ def _toml_value(text: str) -> Any:
         return text
 
 
+def _suggestion(key: str, own: Collection[str]) -> str:
+    """What to write instead of an unknown dotted key; `own` are the keys of its table."""
+    if "kind" in own and any(name.endswith(key) for name in known_keys()):
+        return f"this kind has {', '.join(own)}"
+    return _nearest(key, known_keys())
+
+
 def _nearest(key: str, known: Iterable[str]) -> str:
     options = list(known)
     match = difflib.get_close_matches(key, options, 1, 0.0)
@@ -282,8 +328,8 @@ def _nearest(key: str, known: Iterable[str]) -> str:
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
-        return from_dict(typing.cast(type, hint), value, where + ".")
+    if (tables := _tables(hint)) and isinstance(value, Mapping):
+        return from_dict(_by_kind(tables, value, where), value, where + ".")
     origin, options = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal and value in options:
         return value
@@ -301,14 +347,30 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     raise ConfigError(f"{where} is {value!r}; expected {_describe(hint)}")
 
 
+def _tables(hint: Any) -> list[Any]:
+    """The dataclasses that a hint allows."""
+    options = typing.get_args(hint) if typing.get_origin(hint) is types.UnionType else (hint,)
+    return [option for option in options if dataclasses.is_dataclass(option)]
+
+
+def _by_kind(tables: list[Any], value: Mapping[str, Any], where: str) -> Any:
+    """The dataclass whose `kind` a table names; the first one where it names none."""
+    if len(tables) == 1 or "kind" not in value:
+        return tables[0]
+    kinds = {table.kind: table for table in tables}
+    if value["kind"] not in kinds:
+        raise ConfigError(f"{where}.kind is {value['kind']!r}; expected {' or '.join(kinds)}")
+    return kinds[value["kind"]]
+
+
 def _convert_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
     for option in options:
         try:
             return _convert(option, value, where)
         except ConfigError:
             continue
-    expected = " or ".join(_describe(option) for option in options if option is not types.NoneType)
-    raise ConfigError(f"{where} is {value!r}; expected {expected}")
+    expected = dict.fromkeys(_describe(option) for option in options if option is not types.NoneType)
+    raise ConfigError(f"{where} is {value!r}; expected {' or '.join(expected)}")
 
 
 def _describe(hint: Any) -> str:

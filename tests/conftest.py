@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 # what the terminal or the user has set must not change what the program prints
 for _name in ("FORCE_COLOR", "GITHUB_ACTIONS", "PY_COLORS", "TTY_COMPATIBLE"):
@@ -13,16 +14,17 @@ import pytest
 import skimage.data
 import torch
 from programs import Program
-from torch import Tensor
+from torch import Tensor, nn
 
 from dreamsr.config import ModelConfig, NetworkConfig
-from dreamsr.core.networks import PatchUNet
 from dreamsr.files import checkpoint, images
 from dreamsr.files.checkpoint import Model
 from dreamsr.files.images import Picture
 
+N = TypeVar("N", bound=nn.Module)
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-TINY = ModelConfig(name="tiny", network=NetworkConfig(widths=(8, 16), blocks=1, encoder_blocks=1))
+NETWORK = NetworkConfig(widths=(8, 16), blocks=1, encoder_blocks=1)
+TINY = ModelConfig(name="tiny", network=NETWORK)
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +41,7 @@ def _threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def randomise(network: PatchUNet, std: float = 0.15) -> PatchUNet:
+def randomise(network: N, std: float = 0.15) -> N:
     """Give every weight a value, the zero-initialised ones too, which otherwise hide mistakes."""
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():

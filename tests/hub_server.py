@@ -19,6 +19,12 @@ class Hub:
     endpoint: str = ""
     broken: bool = False
     """Close the connection in the middle of every answer to GET."""
+    cuts: list[int] = field(default_factory=list)
+    """Bytes after which the next answers to GET end, one after the other."""
+    ranges: list[str] = field(default_factory=list)
+    """Headers `Range` that came."""
+    etag: str = ""
+    """What every file is said to hash to (default: its SHA-256)."""
 
     def find(self, path: str) -> tuple[bytes | None, str]:
         """(content, error code of the Hub) for /org/repo/resolve/revision/file."""
@@ -39,20 +45,29 @@ def serve() -> Iterator[Hub]:
         def answer(self, body: bool) -> None:
             hub.requests.append(f"{self.command} {self.path}")
             content, code = hub.find(self.path)
-            self.send_response(404 if content is None else 200)
+            start = self.first_byte()
+            self.send_response(404 if content is None else 206 if start else 200)
             if content is None:
                 self.send_header("X-Error-Code", code)
                 content = b""
             else:
-                self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+                self.send_header("ETag", f'"{hub.etag or hashlib.sha256(content).hexdigest()}"')
+                if start:
+                    self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+                content = content[start:]
                 self.send_header("X-Repo-Commit", COMMIT)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            if body and hub.broken:
-                self.wfile.write(content[:100])
-                self.close_connection = True
-            elif body:
-                self.wfile.write(content)
+            cut = 100 if hub.broken else hub.cuts.pop(0) if body and hub.cuts else None
+            if body:
+                self.wfile.write(content[:cut])
+                self.close_connection = cut is not None
+
+        def first_byte(self) -> int:
+            if "Range" not in self.headers:
+                return 0
+            hub.ranges.append(self.headers["Range"])
+            return int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
 
         def do_HEAD(self) -> None:
             self.answer(False)

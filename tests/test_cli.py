@@ -436,6 +436,28 @@ def test_models_lists_what_is_bundled(program: Program) -> None:
     assert json.loads(out)[0]["card"]["licence"] == "CC BY-SA 4.0"
 
 
+def test_models_info_path_and_verify(program: Program, tiny_file: Path, tmp_path: Path) -> None:
+    code, out, _ = program("models", "info", "bicubic-x4")
+    rows = dict(line.split("\t", 1) for line in out.splitlines())
+    assert code == 0
+    assert rows["licence"] == "CC BY-SA 4.0"
+    assert rows["command"].startswith("dreamsr train")
+    assert "28.43 dB" in rows["measured.Set5"]
+    assert rows["model.process.k"] == "2.0"
+    assert program("models", "path", "bicubic-x4")[1].strip() == rows["file"]
+    assert program("models", "list") == program("models")
+    code, out, err = program("models", "verify", tiny_file)
+    assert (code, out.split()[1]) == (0, str(tiny_file))
+    assert "no SHA-256 of it is recorded" in err
+    copy = tmp_path / "copy" / tiny_file.name
+    copy.parent.mkdir()
+    copy.write_bytes(tiny_file.read_bytes())
+    copy.with_name("SHA256SUMS").write_text(f"{'0' * 64}  {copy.name}\n")
+    code, _, err = program("models", "verify", copy)
+    assert code == 1
+    assert f"recorded is {'0' * 64}" in err
+
+
 def test_version(program: Program) -> None:
     code, out, _ = program("--version")
     assert code == 0

@@ -5,7 +5,17 @@ from typing import Any
 
 import pytest
 
-from dreamsr.config import ModelConfig, TrainConfig, apply_overrides, from_dict, known_keys, load_toml, to_dict
+from dreamsr.config import (
+    ModelConfig,
+    NetworkConfig,
+    SR3Config,
+    TrainConfig,
+    apply_overrides,
+    from_dict,
+    known_keys,
+    load_toml,
+    to_dict,
+)
 from dreamsr.errors import ConfigError
 
 
@@ -36,7 +46,7 @@ def test_nested_overrides_leave_the_rest() -> None:
     document = {"model": {"name": "mine", "process": {"k": 3.0}}}
     merged = apply_overrides(TrainConfig, document, ["model.network.widths=[8, 16]", "model.process.schedule=linear"])
     config = from_dict(TrainConfig, merged)
-    assert config.model.network.widths == (8, 16)
+    assert config.model.network == NetworkConfig(widths=(8, 16))
     assert (config.model.name, config.model.process.k, config.model.process.schedule) == ("mine", 3.0, "linear")
     assert document == {"model": {"name": "mine", "process": {"k": 3.0}}}
 
@@ -63,6 +73,41 @@ def test_wrong_overrides(text: str, words: str, hint: str) -> None:
         from_dict(TrainConfig, apply_overrides(TrainConfig, {}, [text]))
     assert words in raised.value.message
     assert hint in raised.value.hint
+
+
+def test_the_kind_of_a_network_chooses_its_keys() -> None:
+    kind = "model.network.kind=sr3-unet"
+    merged = apply_overrides(TrainConfig, {}, [kind, "model.network.channels=32", "crop=128"])
+    config = from_dict(TrainConfig, merged)
+    assert config.model.network == SR3Config(channels=32)
+    assert from_dict(TrainConfig, to_dict(config)) == config
+    assert from_dict(ModelConfig, {"network": {"widths": [8]}}).network == NetworkConfig(widths=(8,))
+    assert {"model.network.widths", "model.network.channels"} <= set(known_keys())
+
+
+@pytest.mark.parametrize(
+    ("texts", "words", "hint"),
+    [
+        (["model.network.channels=32"], "unknown key 'model.network.channels'", "this kind has kind, widths, blocks"),
+        (["model.network.kind=sr3-unet", "model.network.widths=[8]"], "unknown key 'model.network.widths'", "channels"),
+        (["model.network.kind=unet"], "model.network.kind is 'unet'; expected patch-unet or sr3-unet", ""),
+        (["model.network.kind=sr3-unet", "crop=64"], "crop is 64; expected model.network.size, 128", ""),
+        (["model.network.kind=sr3-unet", "model.network.channels=48"], "an even multiple of network.groups = 32", ""),
+        (["model.network.kind=sr3-unet", "model.network.size=100"], "network.size is 100; expected a multiple of", ""),
+        (["model.network.kind=sr3-unet", "model.network.attention=[7]"], "expected sides out of [128, 64, 32,", ""),
+        (["model.network.kind=sr3-unet", "model.network.dropout=1"], "expected at least 0 and below 1", ""),
+    ],
+)
+def test_wrong_networks(texts: list[str], words: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        from_dict(TrainConfig, apply_overrides(TrainConfig, {}, texts))
+    assert words in raised.value.message
+    assert hint in raised.value.hint
+
+
+def test_a_network_that_is_no_table() -> None:
+    with pytest.raises(ConfigError, match=r"network is 3; expected a table$"):
+        from_dict(ModelConfig, {"network": 3})
 
 
 def test_unknown_key_of_a_file_names_its_place() -> None:

@@ -1,5 +1,7 @@
 """Names of models: bundled, local, and from a Hub over real HTTP."""
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -23,14 +25,11 @@ def server(tiny_file: Path) -> Iterator[Hub]:
         yield running
 
 
-def upscale(model: str, server: Hub, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    images.write(folder / "in.png", Picture(photo("chelsea")[:, :20, :30]))
-    command = ["upscale", "in.png", "out.png", "--overwrite", "--steps", "1", "-m", model]
+def call(server: Hub, folder: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     env = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
         "HF_ENDPOINT": server.endpoint,
         "HF_HOME": str(folder / "hf"),
-        "HF_HUB_CACHE": str(folder / "hf" / "hub"),
         "NO_PROXY": "127.0.0.1",
         "no_proxy": "127.0.0.1",
         "HF_HUB_OFFLINE": "0",
@@ -40,6 +39,12 @@ def upscale(model: str, server: Hub, folder: Path, **environment: str) -> subpro
     return subprocess.run(
         [sys.executable, "-m", "dreamsr", *command], cwd=folder, env=env, capture_output=True, text=True, check=False
     )
+
+
+def upscale(model: str, server: Hub, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    images.write(folder / "in.png", Picture(photo("chelsea")[:, :20, :30]))
+    command = ["upscale", "in.png", "out.png", "--overwrite", "--steps", "1", "-m", model]
+    return call(server, folder, *command, **environment)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +98,88 @@ def test_a_connection_that_breaks(server: Hub, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "error: org/repo" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_pull_path_verify(server: Hub, tmp_path: Path) -> None:
+    """Only `pull` goes to the Hub; all of them name one file, below HF_HOME."""
+    for command in ("path", "verify"):
+        done = call(server, tmp_path, "models", command, "org/repo")
+        assert done.returncode == 1
+        assert "model.safetensors of org/repo is not in the cache" in done.stderr
+        assert "dreamsr models pull org/repo" in done.stderr
+    assert server.requests == []
+    pulled = call(server, tmp_path, "models", "pull", "org/repo")
+    assert pulled.returncode == 0, pulled.stderr
+    file = Path(pulled.stdout.strip())
+    assert file.is_relative_to(tmp_path / "hf")
+    count = len(server.requests)
+    assert call(server, tmp_path, "models", "path", "org/repo").stdout == pulled.stdout
+    verified = call(server, tmp_path, "models", "verify", "org/repo", "--json")
+    digest = hashlib.sha256(server.files["org/repo", "main", "model.safetensors"]).hexdigest()
+    assert json.loads(verified.stdout) == {"path": str(file), "sha256": digest, "recorded": digest}
+    assert len(server.requests) == count
+    card = call(server, tmp_path, "models", "info", "org/repo", "--json", HF_HUB_OFFLINE="1")
+    assert json.loads(card.stdout)["card"] == {"licence": "none"}
+
+
+@pytest.mark.parametrize(
+    ("name", "environment", "words"),
+    [
+        ("nobody/nothing", {}, "there is no model 'nobody/nothing' on the Hub"),
+        ("org/repo@v9", {}, "org/repo on the Hub has no revision 'v9'"),
+        ("org/repo@v2", {}, "org/repo@v2 on the Hub has no file 'model.safetensors'"),
+        ("org/repo", {"HF_HUB_OFFLINE": "1"}, "is not in the cache"),
+    ],
+)
+def test_what_cannot_be_pulled(name: str, environment: dict[str, str], words: str, server: Hub, tmp_path: Path) -> None:
+    done = call(server, tmp_path, "models", "pull", name, **environment)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_truncated_download_goes_on(server: Hub, tmp_path: Path) -> None:
+    """In pieces of 10 MiB, which is what huggingface-hub writes at a time."""
+    server.files["org/large", "main", "model.safetensors"] = hub.bundled()["bicubic-x4"].read_bytes()
+    server.cuts = [11 * 2**20]
+    done = call(server, tmp_path, "models", "pull", "org/large")
+    assert done.returncode == 0, done.stderr
+    assert server.ranges == [f"bytes={10 * 2**20}-"]
+    assert Path(done.stdout.strip()).read_bytes() == server.files["org/large", "main", "model.safetensors"]
+
+
+def test_a_wrong_hash_is_not_kept(server: Hub, tmp_path: Path) -> None:
+    server.etag = "0" * 64
+    done = call(server, tmp_path, "models", "pull", "org/repo")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"recorded is {'0' * 64}" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [p for p in (tmp_path / "hf").rglob("*") if p.is_file() and p.stat().st_size > 1000] == []
+    server.etag = ""
+    assert call(server, tmp_path, "models", "pull", "org/repo").returncode == 0
+
+
+def test_a_file_that_changed_in_the_cache(server: Hub, tmp_path: Path) -> None:
+    file = Path(call(server, tmp_path, "models", "pull", "org/repo").stdout.strip())
+    content = file.read_bytes()
+    file.resolve().write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    done = call(server, tmp_path, "models", "verify", "org/repo")
+    assert done.returncode == 1
+    assert f"recorded is {hashlib.sha256(content).hexdigest()}; it was removed" in done.stderr
+    assert "dreamsr models pull org/repo" in done.stderr
+
+
+def test_a_small_file_of_git_has_no_sha256(server: Hub, tmp_path: Path) -> None:
+    server.etag = "0123456789" * 4
+    assert call(server, tmp_path, "models", "pull", "org/repo").returncode == 0
+    done = call(server, tmp_path, "models", "verify", "org/repo", "--json")
+    assert json.loads(done.stdout)["recorded"] is None
+
+
+def test_every_bundled_model_is_recorded() -> None:
+    for name, path in hub.bundled().items():
+        digest, recorded = hub.verify(path)
+        assert digest == recorded, name
 
 
 def test_local_names(tiny_file: Path, tmp_path: Path) -> None:

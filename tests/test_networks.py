@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import TINY, randomise
+from conftest import NETWORK, randomise
 from torch import Tensor
 from torch.nn import functional
 
@@ -11,7 +11,7 @@ from dreamsr.core.networks import PatchUNet
 from dreamsr.files import checkpoint
 
 
-def run(network: PatchUNet, height: int, width: int, batch: int = 2) -> Tensor:
+def run(network: checkpoint.UNet, height: int, width: int, batch: int = 2) -> Tensor:
     generator = torch.Generator().manual_seed(3)
     u, anchor = torch.randn(2, batch, 3, height, width, generator=generator)
     angle = torch.linspace(0.1, 0.9, batch)
@@ -22,7 +22,7 @@ def run(network: PatchUNet, height: int, width: int, batch: int = 2) -> Tensor:
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (1, 1), (3, 7), (17, 40), (33, 65)])
 def test_any_size(height: int, width: int) -> None:
-    out = run(randomise(PatchUNet(TINY.network)), height, width)
+    out = run(randomise(PatchUNet(NETWORK)), height, width)
     assert out.shape == (2, 3, height, width)
     assert bool(out.isfinite().all())
 
@@ -39,10 +39,10 @@ def test_odd_sizes_are_the_extended_picture_cut_back() -> None:
 
 
 def test_a_fresh_network_predicts_the_anchor() -> None:
-    assert float(run(PatchUNet(TINY.network), 32, 32).detach().abs().max()) == 0
+    assert float(run(PatchUNet(NETWORK), 32, 32).detach().abs().max()) == 0
 
 
-@pytest.mark.parametrize("config", [TINY.network, NetworkConfig(widths=(8,), blocks=2, encoder_blocks=0, patch=2)])
+@pytest.mark.parametrize("config", [NETWORK, NetworkConfig(widths=(8,), blocks=2, encoder_blocks=0, patch=2)])
 def test_every_parameter_has_a_gradient(config: NetworkConfig) -> None:
     network = randomise(PatchUNet(config))
     run(network, 32, 32).square().mean().backward()
@@ -63,7 +63,7 @@ def test_equal_after_save_and_load(tmp_path: object, tiny_model: checkpoint.Mode
 
 
 def test_a_picture_does_not_depend_on_its_batch() -> None:
-    network = randomise(PatchUNet(TINY.network)).double()
+    network = randomise(PatchUNet(NETWORK)).double()
     with torch.no_grad():
         u, anchor = torch.randn(2, 3, 3, 32, 32, dtype=torch.float64)
         angle = torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64)
@@ -79,7 +79,7 @@ def test_the_default_fits_into_a_wheel() -> None:
 
 def test_what_a_pixel_sees_is_bounded() -> None:
     """A change far away changes nothing: no attention, no statistics over space."""
-    network = randomise(PatchUNet(TINY.network)).double()
+    network = randomise(PatchUNet(NETWORK)).double()
     u = torch.randn(1, 3, 16, 512, dtype=torch.float64)
     changed = u.clone()
     changed[..., 400:] += 1

@@ -36,6 +36,7 @@ def test_the_wheel_holds_what_it_should(wheel: Path) -> None:
     for name in (
         "weights/bicubic-x4.safetensors",
         "weights/bicubic-x4.md",
+        "weights/SHA256SUMS",
         "weights/LICENSE",
         "presets/bicubic-x4.toml",
         "templates/report.html",
@@ -64,6 +65,7 @@ def test_an_installed_wheel_upscales(wheel: Path, tmp_path: Path) -> None:
     assert images.read(tmp_path / "out.png").size == (96, 128)
     listed = call(environment / "bin" / "dreamsr", "models", cwd=tmp_path)
     assert str(environment) in listed
+    assert str(environment) in call(environment / "bin" / "dreamsr", "models", "verify", "bicubic-x4", cwd=tmp_path)
 
 
 def test_the_editable_install_finds_the_same_file(tmp_path: Path) -> None:

@@ -88,6 +88,30 @@ def test_gather_then_scatter_is_the_identity() -> None:
     assert torch.equal(again, flat)
 
 
+BLENDED = Layout(SIZES, 32, 2, static=True, blend=True)
+
+
+def test_shares_of_blended_tiles_sum_to_one() -> None:
+    flat = BLENDED.pack(pictures())
+    again = torch.zeros_like(flat)
+    for batch in BLENDED.batches(4):
+        BLENDED.scatter(BLENDED.gather(flat, batch), batch, again)
+    torch.testing.assert_close(again, flat, rtol=0, atol=1e-6)
+
+
+def test_blended_tiles_fade_into_each_other() -> None:
+    """Tiles of 0 and 1 that overlap by 4 of 60 pixels meet in a straight line; a single tile stays as it is."""
+    layout = Layout(((32, 60),), 32, 2, static=True, blend=True)
+    left, right = layout.tiles
+    flat = torch.zeros(3 * 32 * 60)
+    layout.scatter(torch.ones(1, 3, 32, 32), [right], flat)
+    row = layout.views(flat)[0][0, 7]
+    assert torch.equal(row[:28], torch.zeros(28))
+    torch.testing.assert_close(row[28:32], torch.tensor([0.125, 0.375, 0.625, 0.875]))
+    torch.testing.assert_close(row[32:], torch.ones(28))
+    assert left.columns.stop - right.columns.start == 4
+
+
 def test_a_tile_without_a_core_is_refused() -> None:
     with pytest.raises(ValueError, match="no room"):
         Layout(SIZES, 32, 16)

@@ -13,6 +13,7 @@ from conftest import TINY, photo, randomise
 from PIL import Image
 
 from dreamsr.config import TrainConfig
+from dreamsr.core.networks import PatchUNet
 from dreamsr.core.process import Process
 from dreamsr.data import dataset
 from dreamsr.engine import optimize, trainer
@@ -176,6 +177,7 @@ def test_bf16_runs_the_network_and_keeps_the_weights(folder: Path, tmp_path: Pat
     loaded, _ = dataset.load(images.find(folder), 32, tmp_path / "cache.u8")
     state = optimize.new_state(CONFIG, CPU)
     seen = set[torch.dtype]()
+    assert isinstance(state.network, PatchUNet)
     state.network.enter.register_forward_hook(lambda _m, _i, out: seen.add(out.dtype))
     list(optimize.train(CONFIG, state, loaded, CPU, torch.bfloat16))
     assert seen == {torch.bfloat16}

@@ -143,7 +143,7 @@ def test_smaller_halves_the_batch_then_the_tile(tiny_model: Model) -> None:
 def test_overflow_in_half_precision_is_repaired(tiny_model: Model) -> None:
     """Features of some 1e6 are infinite in fp16; the result is that of float32."""
     with torch.no_grad():
-        tiny_model.network.enter_anchor.weight.mul_(1e6)
+        tiny_model.network.get_parameter("enter_anchor.weight").mul_(1e6)
     upscalers = [Upscaler(tiny_model.to("cpu", dtype), Settings(steps=2)) for dtype in (torch.float16, torch.float32)]
     broken, exact = (upscaler(pictures()) for upscaler in upscalers)
     raw = replace(upscalers[0], model=replace(upscalers[0].model, exact=None))

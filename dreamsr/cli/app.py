@@ -47,7 +47,7 @@ app.command("train")(train)
 app.command("tune")(tune)
 app.command("eval")(evaluate)
 app.command("export")(export)
-app.command("models")(models)
+app.add_typer(models, name="models")
 app.command("info")(info)
 
 

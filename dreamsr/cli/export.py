@@ -11,7 +11,9 @@ from dreamsr.errors import UsageError
 
 
 def export(
-    source: Annotated[str, typer.Argument(metavar="RUN_OR_MODEL", help="Folder of a run, or a model.")],
+    source: Annotated[
+        str, typer.Argument(metavar="RUN_OR_MODEL", help="Folder of a run, a model, or what --from says.")
+    ],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to make: .safetensors or .onnx.")],
     overrides: Annotated[
         list[str] | None,
@@ -28,6 +30,10 @@ def export(
     ] = None,
     card: Annotated[
         Path | None, typer.Option(help="TOML file with entries for the card: licence, data and the like.")
+    ] = None,
+    origin: Annotated[
+        Literal["sr3"] | None,
+        typer.Option("--from", help="Convert the file of another program; sr3: a published SR3 or DREAM *_gen.pth."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
 ) -> None:
@@ -48,11 +54,11 @@ def export(
     entries = load_toml(card.read_text(), str(card)) if card else None
     if kind == "onnx":
         precision = dtype or "fp32"
-        graph = exporter.export_onnx(source, target, precision, steps, overrides or [], entries)
+        graph = exporter.export_onnx(source, target, precision, steps, overrides or [], entries, origin)
         name, checked = f"{graph.name}, {graph.steps} steps", _differences(graph.differences, exporter.CHECKED)
     else:
         precision = dtype or "fp16"
-        name = exporter.export(source, target, precision, overrides or [], entries).config.name
+        name = exporter.export(source, target, precision, overrides or [], entries, origin).config.name
         checked = "read back and compared"
     console.say(f"{name}: {target.stat().st_size / 2**20:.1f} MiB, {precision}, {checked}")
     console.data(str(target))

@@ -80,6 +80,8 @@ class PatchUNet(nn.Module):
     H and W may be any size: they are extended to a multiple of `granularity` and cut back.
     """
 
+    fixed_size = None
+
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config

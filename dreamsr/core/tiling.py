@@ -5,6 +5,9 @@ granularity. The fewest tiles that are no larger than `tile`, all of one size an
 least two halos, cover the canvas; each keeps its part of it. A picture that fits into one tile costs
 nothing but itself. The canvases of a bag lie end to end in one flat tensor, on which solvers, being
 element-wise, work directly.
+
+Where a network sees no bounded neighbourhood, tiles cannot agree on what lies in their overlap; they are then
+blended: they add up, each with weights that fall towards its ends.
 """
 
 import math
@@ -29,6 +32,10 @@ class Span:
     stop: int
     first: int
     last: int
+
+    def seen(self) -> slice:
+        """What a tile sees, in pixels of the canvas."""
+        return slice(self.start, self.stop)
 
     def place(self) -> slice:
         """What is kept, in pixels of the canvas."""
@@ -57,6 +64,7 @@ class Layout:
     """Where the pictures of a bag, sizes (height, width), lie; everything is in pixels.
 
     `static` gives every tile the full side, for compiled code, at the price of a larger canvas for small pictures.
+    `blend` fades tiles into each other.
     """
 
     sizes: tuple[Size, ...]
@@ -64,6 +72,7 @@ class Layout:
     halo: int
     granularity: int = 1
     static: bool = False
+    blend: bool = False
 
     def __post_init__(self) -> None:
         if self.halo < 0 or self.tile <= 2 * self.halo:
@@ -111,16 +120,25 @@ class Layout:
     def gather(self, flat: Tensor, tiles: Sequence[Tile]) -> Tensor:
         """Windows (n, 3, height, width) of tiles of one shape."""
         views = self.views(flat)
-        return torch.stack(
-            [views[t.picture][:, t.rows.start : t.rows.stop, t.columns.start : t.columns.stop] for t in tiles]
-        )
+        return torch.stack([views[t.picture][:, t.rows.seen(), t.columns.seen()] for t in tiles])
 
     def scatter(self, windows: Tensor, tiles: Sequence[Tile], flat: Tensor) -> None:
-        """Write the kept parts of windows (n, 3, height, width) to their places."""
+        """Write the kept parts of windows (n, 3, height, width) to their places; add their shares where tiles blend."""
         views = self.views(flat)
-        for window, tile in zip(windows, tiles, strict=True):
-            place, kept = (tile.rows.place(), tile.columns.place()), (tile.rows.kept(), tile.columns.kept())
-            views[tile.picture][:, *place] = window[:, *kept]
+        for window, t in zip(windows, tiles, strict=True):
+            if self.blend:
+                views[t.picture][:, t.rows.seen(), t.columns.seen()] += self._share(t).to(window) * window
+            else:
+                views[t.picture][:, t.rows.place(), t.columns.place()] = window[:, t.rows.kept(), t.columns.kept()]
+
+    def _share(self, tile: Tile) -> Tensor:
+        """The weights (height, width) of a tile; those of all tiles that see a pixel sum to 1."""
+        rows, columns = self._shares[tile.picture]
+        return rows[tile.rows.start][:, None] * columns[tile.columns.start]
+
+    @cached_property
+    def _shares(self) -> list[tuple[dict[int, Tensor], dict[int, Tensor]]]:
+        return [(shares(self._spans(height)), shares(self._spans(width))) for height, width in self.canvases]
 
     def _canvas(self, length: int) -> int:
         return max(_ceil(length, self.granularity), self.tile if self.static else 0)
@@ -140,6 +158,16 @@ def spans(length: int, longest: int, halo: int, multiple: int = 1) -> list[Span]
     starts = [min(i * (side - overlap), length - side) for i in range(count)]
     cuts = [0, *(start + halo for start in starts[1:]), length]
     return [Span(starts[i], starts[i] + side, cuts[i], cuts[i + 1]) for i in range(count)]
+
+
+def shares(spans: Sequence[Span]) -> dict[int, Tensor]:
+    """Weights (length,) of the spans of an axis by their start: falling in the overlap, 1 in sum at every pixel."""
+    ramp = torch.arange(spans[0].stop - spans[0].start) + 0.5
+    ramp = torch.minimum(ramp, ramp.flip(0))
+    total = torch.zeros(spans[-1].stop)
+    for span in spans:
+        total[span.start : span.stop] += ramp
+    return {span.start: ramp / total[span.start : span.stop] for span in spans}
 
 
 def _ceil(length: int, multiple: int) -> int:
@@ -164,7 +192,7 @@ def tiled(denoiser: Denoiser, layout: Layout, anchors: Tensor, batch: int) -> Ca
     conditions = [condition(group) for group in groups]
 
     def denoise(u: Tensor, level: Tensor) -> Tensor:
-        u_0 = torch.empty_like(u)
+        u_0 = torch.zeros_like(u)  # shares are added to it where tiles blend
         for group, known in zip(groups, conditions, strict=True):
             windows = denoiser(filled(layout.gather(u, group)), level, known)
             layout.scatter(windows[: len(group)], group, u_0)

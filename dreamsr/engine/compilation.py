@@ -5,11 +5,10 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dreamsr.core.denoiser import Network
 from dreamsr.engine.upscaler import Upscaler
@@ -21,17 +20,19 @@ PAYS = {"cpu": 1500.0, "cuda": 10_000.0}
 """Megapixels of output times steps from which compiling saves more time than it takes."""
 
 
-@dataclass(frozen=True)
-class Compiled:
-    """A network whose two parts are compiled."""
+class Compiled(nn.Module):
+    """A network whose two parts are compiled; a module, so that DREAM can switch its dropout off."""
 
-    encoder: Callable[[Tensor], Tensor]
-    step: Callable[[Tensor, Tensor, Tensor], Tensor]
+    def __init__(self, network: Network, static: bool) -> None:
+        super().__init__()
+        self.encoder: Callable[[Tensor], Tensor]
+        self.step: Callable[[Tensor, Tensor, Tensor], Tensor]
+        self.encoder, self.step = (torch.compile(part, dynamic=not static) for part in (network.encode, network))
 
     def encode(self, anchor: Tensor) -> Tensor:
         return self.encoder(anchor)
 
-    def __call__(self, u: Tensor, angle: Tensor, features: Tensor) -> Tensor:
+    def forward(self, u: Tensor, angle: Tensor, features: Tensor) -> Tensor:
         return self.step(u, angle, features)
 
 
@@ -71,8 +72,7 @@ def compiled(network: Network, static: bool) -> Compiled:
     static: one shape for every call; else the code serves every shape.
     """
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(hub.cache_folder() / "compiled"))
-    encoder, step = (torch.compile(part, dynamic=not static) for part in (network.encode, network))
-    return Compiled(encoder, step)
+    return Compiled(network, static)
 
 
 def warm_up(upscaler: Upscaler) -> float:

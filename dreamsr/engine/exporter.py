@@ -16,11 +16,12 @@ from dreamsr.engine import trainer
 from dreamsr.engine.schedule import Settings
 from dreamsr.engine.upscaler import Upscaler
 from dreamsr.errors import CheckpointError, UsageError
-from dreamsr.files import checkpoint, hub, onnx
+from dreamsr.files import checkpoint, hub, onnx, sr3
 from dreamsr.files.checkpoint import Model
 from dreamsr.files.manifest import file_digest
 
 Format = Literal["safetensors", "onnx"]
+Origin = Literal["sr3"]
 MOST_STEPS = 8
 """That a graph holds: each adds some hundred nodes."""
 CHECKED = ((32, 48), (21, 37), (3, 5))
@@ -51,16 +52,21 @@ def format_of(target: Path, asked: Format | Literal["auto"]) -> Format:
 
 
 def export(
-    source: str, target: Path, dtype: str, overrides: Sequence[str] = (), card: Mapping[str, Any] | None = None
+    source: str,
+    target: Path,
+    dtype: str,
+    overrides: Sequence[str] = (),
+    card: Mapping[str, Any] | None = None,
+    origin: Origin | None = None,
 ) -> Model:
     """Write the averaged weights of a run folder, or of a model, as one .safetensors file.
 
     overrides: `key=value` of the model's configuration, for example `name=mine sampling.lambda_end=2`;
-    card: entries laid over the model's own card.
+    card: entries laid over the model's own card; origin: the program that made `source`, if another one did.
     """
     if dtype not in checkpoint.DTYPES:
         raise UsageError(f"dtype {dtype!r} is unknown", f"use one of {', '.join(checkpoint.DTYPES)}")
-    model, _ = _load(source, overrides, card)
+    model, _ = _load(source, overrides, card, origin)
     return checkpoint.save_model(target, model, checkpoint.DTYPES[dtype])
 
 
@@ -71,6 +77,7 @@ def export_onnx(
     steps: int | None = None,
     overrides: Sequence[str] = (),
     card: Mapping[str, Any] | None = None,
+    origin: Origin | None = None,
 ) -> Graph:
     """Write a model with its sampler, unrolled to `steps` (default: the model's), as one .onnx file; as `export`.
 
@@ -79,7 +86,7 @@ def export_onnx(
     onnx.require()
     if dtype not in _TOLERANCE:
         raise UsageError(f"--dtype is {dtype!r}; ONNX takes {' or '.join(_TOLERANCE)}")
-    model, sha256 = _load(source, overrides, card)
+    model, sha256 = _load(source, overrides, card, origin)
     upscaler = Upscaler(model.to("cpu"), Settings(steps=steps))
     _check_sampling(upscaler)
     module = _unrolled(upscaler, model.to("cpu", checkpoint.DTYPES[dtype]))
@@ -94,17 +101,27 @@ def export_onnx(
     return Graph(model.config.name, upscaler.steps, differences)
 
 
-def _load(source: str, overrides: Sequence[str], card: Mapping[str, Any] | None) -> tuple[Model, str]:
+def _load(
+    source: str, overrides: Sequence[str], card: Mapping[str, Any] | None, origin: Origin | None
+) -> tuple[Model, str]:
     """The model of a run folder or by name, changed as asked for, and the digest of the file it comes from."""
     state = Path(source) / trainer.STATE
-    file = state if state.is_file() else hub.resolve(source)
-    model = trainer.averaged(Path(source)) if file == state else checkpoint.load_model(file)
+    if origin:
+        file = Path(source)
+        model = sr3.load_published(file, overrides)
+    elif state.is_file():
+        file, model = state, trainer.averaged(Path(source))
+    else:
+        file = hub.resolve(source)
+        model = checkpoint.load_model(file)
     config = from_dict(ModelConfig, apply_overrides(ModelConfig, to_dict(model.config), overrides))
     return replace(model, config=config, card={**model.card, **(card or {})}), file_digest(file)
 
 
 def _check_sampling(upscaler: Upscaler) -> None:
     name = upscaler.schedule.name
+    if fixed := upscaler.model.network.fixed_size:
+        raise UsageError(f"this network runs in tiles of {fixed} pixels, which a graph does not", "export .safetensors")
     if upscaler.steps > MOST_STEPS:
         raise UsageError(f"--steps is {upscaler.steps}; a graph holds 1 to {MOST_STEPS}", "try --steps 4")
     if upscaler.schedule.sampler.variance:

@@ -4,6 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -12,13 +13,13 @@ from torch import Tensor, nn
 from dreamsr.config import TrainConfig
 from dreamsr.core import dream
 from dreamsr.core.denoiser import Denoiser, Network
-from dreamsr.core.networks import PatchUNet
 from dreamsr.core.process import Process
 from dreamsr.core.resize import bicubic
 from dreamsr.data import dataset
 from dreamsr.data.degrade import degrade
 from dreamsr.errors import DreamSRError
 from dreamsr.files import checkpoint
+from dreamsr.files.checkpoint import UNet
 
 UNREAD = {"cpu": 1, "cuda": 20, "mps": 20}
 """Steps that a device runs before their losses are read."""
@@ -40,8 +41,8 @@ class Progress:
 class State:
     """All that changes while training."""
 
-    network: PatchUNet
-    ema: PatchUNet
+    network: UNet
+    ema: UNet
     optimizer: torch.optim.AdamW
     step: int = 0
 
@@ -120,7 +121,7 @@ def optimizer_step(
     step = state.step
     hr, level, eps = draw_batch(config, denoiser.process, photos, step, device)
     p = config.dream_p if step >= config.dream_start else "off"
-    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+    with _dropout(config, step, device), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         loss = batch_loss(denoiser, hr, level, eps, p, config)
     loss.backward()
     norm = nn.utils.clip_grad_norm_(state.network.parameters(), config.clip)
@@ -156,6 +157,14 @@ def draw_batch(
     generator = dataset.generator(config.seed + 2, step, device)
     eps = torch.randn(hr.shape, generator=generator, device=device)
     return hr, level, eps
+
+
+@contextmanager
+def _dropout(config: TrainConfig, step: int, device: torch.device) -> Iterator[None]:
+    """What dropout draws inside is a function of the seed and the step."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(dataset.generator(config.seed + 3, step).initial_seed())
+        yield
 
 
 @torch.no_grad()

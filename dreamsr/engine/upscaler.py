@@ -23,6 +23,8 @@ Size = tuple[int, int]
 """(height, width)"""
 
 HALO = 48
+OVERLAP = 8
+"""The share, one in so many, that tiles of a network of fixed size overlap by: as in the papers' tests on DIV2K."""
 WHOLE = 4096
 """Longest side of a picture that is solved in one piece, in output pixels."""
 BLOCK = 2816
@@ -56,13 +58,15 @@ class Upscaler:
     """The model's network in compiled form, to be called in its place."""
 
     def __post_init__(self) -> None:
-        granularity = self.model.network.granularity
+        granularity, fixed = self.model.network.granularity, self.model.network.fixed_size
         tile = self.tiling.tile
         if self.settings.consistency and self.model.config.degradation != "bicubic":
             raise UsageError(
                 f"--consistency needs a model of bicubic reduction; this one is for {self.model.config.degradation}",
                 "leave --consistency out",
             )
+        if fixed and self.settings.tile not in (None, fixed):
+            raise UsageError(f"--tile is {self.settings.tile}; this network runs at {fixed} alone", "leave --tile out")
         if tile % granularity or tile <= 2 * self.halo:
             raise UsageError(
                 f"--tile is {tile}; expected a multiple of {granularity} above {2 * self.halo}", f"try --tile {TILE}"
@@ -71,6 +75,8 @@ class Upscaler:
     @property
     def tiling(self) -> Tiling:
         own, usual = self.settings, tiling(self.model.device)
+        if fixed := self.model.network.fixed_size:
+            usual = replace(usual, tile=fixed, static=True)
         tile = usual.tile if own.tile is None else own.tile
         return Tiling(tile, usual.batch if own.batch is None else own.batch, usual.static)
 
@@ -99,7 +105,9 @@ class Upscaler:
 
     @property
     def halo(self) -> int:
-        """HALO, or more where the network's granularity asks for it."""
+        """HALO, or more where the network's granularity asks for it; of a network of fixed size, half the overlap."""
+        if fixed := self.model.network.fixed_size:
+            return fixed // OVERLAP // 2
         granularity = self.model.network.granularity
         return math.ceil(2 * HALO / granularity) * granularity // 2
 
@@ -109,14 +117,14 @@ class Upscaler:
         tile = now.tile // 2 // grain * grain
         if now.batch > 1:
             return replace(self, settings=replace(self.settings, batch=now.batch // 2))
-        if tile <= 2 * self.halo:
+        if tile <= 2 * self.halo or self.model.network.fixed_size:
             return None
         return replace(self, settings=replace(self.settings, tile=tile))
 
     def layout(self, sizes: Sequence[Size]) -> Layout:
         """How outputs of `sizes` (height, width) lie in tiles."""
-        t = self.tiling
-        return Layout(tuple(sizes), t.tile, self.halo, self.model.network.granularity, t.static)
+        t, network = self.tiling, self.model.network
+        return Layout(tuple(sizes), t.tile, self.halo, network.granularity, t.static, bool(network.fixed_size))
 
     def tiles(self, size: Size) -> int:
         """How many tiles an input of (height, width) takes."""

@@ -3,24 +3,29 @@
 import copy
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
-from dreamsr.config import ModelConfig, from_dict, to_dict
+from dreamsr.config import ModelConfig, SR3Config, from_dict, to_dict
 from dreamsr.core.denoiser import Denoiser
 from dreamsr.core.networks import PatchUNet
 from dreamsr.core.process import Process
+from dreamsr.core.sr3 import SR3UNet
 from dreamsr.errors import CheckpointError, ConfigError
+from dreamsr.files import foreign
 from dreamsr.files.atomic import atomic
 
 FORMAT = "dreamsr 1"
+UNet = PatchUNet | SR3UNet
+N = TypeVar("N", bound=nn.Module)
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -29,9 +34,9 @@ class Model:
     """A network with what is needed to run it, and its card: who made it, of what, how good it is."""
 
     config: ModelConfig
-    network: PatchUNet
+    network: UNet
     card: dict[str, Any]
-    exact: PatchUNet | None = None
+    exact: UNet | None = None
     """The network in float32, where `network` is in less."""
 
     @property
@@ -46,7 +51,7 @@ class Model:
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> "Model":
         """A copy for inference with the network on `device` in `dtype`."""
 
-        def converted(dtype: torch.dtype) -> PatchUNet:
+        def converted(dtype: torch.dtype) -> UNet:
             return _channels_last(copy.deepcopy(self.network).requires_grad_(False).eval().to(device, dtype))
 
         return replace(
@@ -54,9 +59,17 @@ class Model:
         )
 
 
-def build(config: ModelConfig) -> PatchUNet:
+def build(config: ModelConfig) -> UNet:
     """A freshly initialised network, channels last."""
-    return _channels_last(PatchUNet(config.network))
+    network = config.network
+    return _channels_last(SR3UNet(network) if isinstance(network, SR3Config) else PatchUNet(network))
+
+
+def empty(config: ModelConfig) -> UNet:
+    """A network whose weights are still to be loaded: to initialise a large one takes many seconds."""
+    with torch.device("meta"):
+        network = build(config)
+    return network.to_empty(device="cpu")
 
 
 def save_model(path: Path, model: Model, dtype: torch.dtype) -> Model:
@@ -79,18 +92,12 @@ def save_model(path: Path, model: Model, dtype: torch.dtype) -> Model:
 def load_model(path: Path) -> Model:
     """Rebuild a model in float32 on the CPU; raises CheckpointError for any other kind of file."""
     metadata, weights = read_tensors(path)
-    if metadata.get("format") != FORMAT:
-        found = metadata.get("format", "none")
-        raise CheckpointError(
-            f"{path} is not a dreamsr checkpoint (its format is {found!r}, expected {FORMAT!r})",
-            "make one with `dreamsr train` or `dreamsr export`",
-        )
-    document, card = _documents(metadata, path)
+    document, card = _documents(metadata, weights, path)
     try:
         config = from_dict(ModelConfig, document)
     except ConfigError as error:
         raise CheckpointError(f"{path} has no usable model configuration: {error}") from error
-    network = build(config)
+    network = empty(config)
     load_weights(network, weights, path)
     return Model(_with_own_grids(config, network), network.eval(), card)
 
@@ -122,12 +129,21 @@ def _with_own_grids(config: ModelConfig, network: torch.nn.Module) -> ModelConfi
 
 def describe(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """(configuration, card) of a checkpoint, without building its network."""
-    with safe_open(path, "pt") as file:
-        return _documents(file.metadata() or {}, path)
+    with _opened(path) as file:
+        return _documents(file.metadata() or {}, file.keys(), path)
 
 
-def _documents(metadata: Mapping[str, str], path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(configuration, card) from a file's metadata."""
+def _documents(
+    metadata: Mapping[str, str], names: Collection[str], path: Path
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(configuration, card) from a file's metadata; `names` of its weights tell what else it is."""
+    if metadata.get("format") != FORMAT:
+        found, (what, hint) = metadata.get("format", "none"), foreign.kind(names)
+        raise CheckpointError(
+            f"{path} is not a dreamsr checkpoint (its format is {found!r}, expected {FORMAT!r})"
+            + (f", but {what}" if what else ""),
+            hint,
+        )
     try:
         documents = [json.loads(metadata.get(key, "{}")) for key in ("config", "card")]
     except ValueError as error:
@@ -137,7 +153,7 @@ def _documents(metadata: Mapping[str, str], path: Path) -> tuple[dict[str, Any],
     return documents[0], documents[1]
 
 
-def load_weights(network: torch.nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     """Copy weights by name, all of them; raises CheckpointError naming the first that does not fit."""
     own = network.state_dict()
     for missing in sorted(own.keys() - weights.keys()):
@@ -154,10 +170,16 @@ def load_weights(network: torch.nn.Module, weights: Mapping[str, Tensor], path: 
 
 def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """(metadata, tensors) of a safetensors file."""
+    with _opened(path) as file:
+        return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file; raises CheckpointError where it cannot be read."""
     try:
         with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return file.metadata() or {}, tensors
+            yield file
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist") from None
     except IsADirectoryError:
@@ -165,8 +187,10 @@ def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     except PermissionError:
         raise CheckpointError(f"{path} may not be read") from None
     except (SafetensorError, OSError) as error:
+        what, hint = foreign.kind(foreign.pickled_names(path))
         raise CheckpointError(
-            f"{path} is not a safetensors file ({error})", "pickled .pt, .pth and .ckpt files are never opened"
+            f"{path} is not a safetensors file" + (f", but {what}, pickled" if what else f" ({error})"),
+            f"pickled .pt, .pth and .ckpt files are never opened; {hint}",
         ) from None
 
 
@@ -193,7 +217,7 @@ def load_state(path: Path) -> tuple[dict[str, str], dict[str, dict[str, Tensor]]
     return metadata, groups
 
 
-def _channels_last(network: PatchUNet) -> PatchUNet:
+def _channels_last(network: N) -> N:
     # torch's type stubs do not know this argument of Module.to
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network

@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 
 from dreamsr.errors import CheckpointError, UsageError
+from dreamsr.files import foreign
+from dreamsr.files.manifest import file_digest
 
 DEFAULT_MODEL = "bicubic-x4"
 HUB_FILE = RUN_FILE = "model.safetensors"
@@ -21,8 +23,11 @@ def bundled() -> dict[str, Path]:
     return {}
 
 
-def resolve(name: str) -> Path:
-    """The file of a bundled name, a local file or run folder, or `org/repo[@revision][:file]` on the Hub."""
+def resolve(name: str, online: bool = True) -> Path:
+    """The file of a bundled name, a local file or run folder, or `org/repo[@revision][:file]` on the Hub.
+
+    online: download what is not in the Hub's cache, or newer there; else it is an error.
+    """
     if name in (known := bundled()):
         return known[name]
     path = Path(name)
@@ -32,16 +37,20 @@ def resolve(name: str) -> Path:
         return path
     hint = f"give a bundled name ({', '.join(known) or 'none here'}), a .safetensors file, or org/repo"
     if path.is_dir():
-        raise UsageError(f"{name} is a folder without {RUN_FILE}", hint)
+        what = foreign.folder(path)
+        raise UsageError(f"{name} is a folder " + (f"of diffusers ({what})" if what else f"without {RUN_FILE}"), hint)
     match = _HUB_NAME.fullmatch(name)
     if match is None or Path(match["repo"]).suffix in _WEIGHT_SUFFIXES:
         is_file = path.suffix in _WEIGHT_SUFFIXES
         raise UsageError(f"there is no file {name}" if is_file else f"model {name!r} is unknown", hint)
-    return download(match["repo"], match["file"] or HUB_FILE, match["revision"])
+    return download(match["repo"], match["file"] or HUB_FILE, match["revision"], online)
 
 
-def download(repo: str, file: str, revision: str | None) -> Path:
-    """A file of a Hub repository, from the cache when it is there; raises CheckpointError in one line."""
+def download(repo: str, file: str, revision: str | None, online: bool = True) -> Path:
+    """A file of a Hub repository, from the cache when it is there; raises CheckpointError in one line.
+
+    Its SHA-256 is compared with the Hub's; a file that differs is removed from the cache.
+    """
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import (
         EntryNotFoundError,
@@ -51,12 +60,14 @@ def download(repo: str, file: str, revision: str | None) -> Path:
     )
 
     where = f"{repo}@{revision}" if revision else repo
+    name = where if file == HUB_FILE else f"{where}:{file}"
     try:
-        return Path(hf_hub_download(repo, file, revision=revision))
+        path = Path(hf_hub_download(repo, file, revision=revision, local_files_only=not online))
     except LocalEntryNotFoundError:
+        reason = f", and {constants.ENDPOINT} cannot be reached" if online else ""
+        advice = "check the connection, HF_ENDPOINT and HF_HUB_OFFLINE, or give a local file"
         raise CheckpointError(
-            f"{file} of {where} is not in the cache, and {constants.ENDPOINT} cannot be reached",
-            "check the connection, HF_ENDPOINT and HF_HUB_OFFLINE, or give a local file",
+            f"{file} of {where} is not in the cache{reason}", advice if online else f"dreamsr models pull {name}"
         ) from None
     except RevisionNotFoundError:
         raise CheckpointError(f"{repo} on the Hub has no revision {revision!r}") from None
@@ -66,6 +77,34 @@ def download(repo: str, file: str, revision: str | None) -> Path:
         raise CheckpointError(f"{where} on the Hub has no file {file!r}", f"name one: {where}:FILE") from None
     except Exception as error:  # the HTTP library's own errors differ between versions of huggingface-hub
         raise CheckpointError(f"{where} cannot be downloaded: {(str(error) or repr(error)).splitlines()[0]}") from error
+
+    try:
+        verify(path)
+    except CheckpointError as error:
+        path.resolve().unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+        raise CheckpointError(f"{error.message}; it was removed", f"dreamsr models pull {name}") from None
+    return path
+
+
+def recorded_digest(path: Path) -> str | None:
+    """The SHA-256 that a model's file should have: of SHA256SUMS beside it, or of the Hub; None if nothing is known."""
+    sums = path.with_name("SHA256SUMS")
+    if sums.is_file():
+        lines = (line.partition(" ") for line in sums.read_text().splitlines())
+        return {name.lstrip(" *"): digest for digest, _, name in lines}.get(path.name)
+    # the Hub's cache names a large file by its ETag, which is its SHA-256; small ones have a hash of git
+    stored = path.resolve()
+    return stored.name if stored.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", stored.name) else None
+
+
+def verify(path: Path) -> tuple[str, str | None]:
+    """(SHA-256, recorded SHA-256 or None) of a model's file; raises CheckpointError where they differ."""
+    digest, recorded = file_digest(path), recorded_digest(path)
+    if recorded not in (None, digest):
+        message = f"{path} is damaged: its SHA-256 is {digest}, recorded is {recorded}"
+        raise CheckpointError(message, "install it again")
+    return digest, recorded
 
 
 def cache_folder() -> Path:
