@@ -20,7 +20,8 @@ from dreamsr.core.process import Process
 from dreamsr.core.sr3 import SR3UNet
 from dreamsr.engine import optimize, trainer
 from dreamsr.engine.compilation import compiled
-from dreamsr.engine.upscaler import Settings, Upscaler
+from dreamsr.engine.schedule import Settings
+from dreamsr.engine.upscaler import Upscaler
 from dreamsr.errors import CheckpointError, UsageError
 from dreamsr.files import checkpoint, sr3
 from dreamsr.files.checkpoint import Model
@@ -102,7 +103,7 @@ def test_the_published_sampler_is_ddpm_on_the_grid_of_time() -> None:
         mean = betas[t] * abar[t - 1].sqrt() / (1 - abar[t]) * u_0
         mean += (1 - abar[t - 1]) * (1 - betas[t]).sqrt() / (1 - abar[t]) * u
         lam = math.log(now[0] / now[1])
-        ours = sampling._step(u, cast(Any, now), cast(Any, then), [(lam, u_0)], v2)
+        ours = sampling._step(u, cast(Any, now), cast(Any, then), [(lam, u_0)], sampling.SAMPLERS["ddpm"], v2)
         torch.testing.assert_close(ours, mean, rtol=1e-7, atol=1e-12)
 
 

@@ -120,8 +120,8 @@ def _load(
 
 def _check_sampling(upscaler: Upscaler) -> None:
     name = upscaler.schedule.name
-    if fixed := upscaler.model.network.fixed_size:
-        raise UsageError(f"this network runs in tiles of {fixed} pixels, which a graph does not", "export .safetensors")
+    if side := upscaler.model.network.fixed_size:
+        raise UsageError(f"this network runs in tiles of {side} pixels, which a graph does not", "export .safetensors")
     if upscaler.steps > MOST_STEPS:
         raise UsageError(f"--steps is {upscaler.steps}; a graph holds 1 to {MOST_STEPS}", "try --steps 4")
     if upscaler.schedule.sampler.variance:
