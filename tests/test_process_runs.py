@@ -16,16 +16,12 @@ from dreamsr.core.sampling import SAMPLERS, Step, solve
 
 TINY = ["model.network.widths=[8, 16]", "model.network.blocks=1", "model.network.encoder_blocks=1"]
 SHORT = ["steps=2", "batch=2", "crop=32", "warmup=1", "val_every=2"]
-RESSHIFT = ProcessConfig("resshift", 15)
-JOURNAL = ProcessConfig("resshift", 4, noise_start=0.2)
 # process, what the network predicts, sampler, grid, steps
 RUNS = {
     "linear": (ProcessConfig("linear"), "v", "unipc", "lambda", 4),
     "flow": (ProcessConfig("flow"), "flow", "ddim", "time", 4),
-    "resshift": (RESSHIFT, "x0", "resshift", "time", 15),
-    "resshift, silent": (RESSHIFT, "x0", "dpmpp-2m", "lambda", 4),
-    "resshift, 4 rows": (JOURNAL, "x0", "resshift", "time", 4),
-    "resshift, eps": (JOURNAL, "eps", "deis", "lambda", 4),
+    "resshift": (ProcessConfig("resshift", 15), "x0", "resshift", "time", 15),
+    "resshift, 4 rows": (ProcessConfig("resshift", 4, noise_start=0.2), "eps", "deis", "lambda", 4),
 }
 
 
