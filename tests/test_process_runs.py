@@ -9,7 +9,7 @@ import torch
 from programs import Program, load, small
 from torch import Tensor
 
-from dreamsr.config import ProcessConfig
+from dreamsr.config import Grid, Prediction, ProcessConfig, SamplerName
 from dreamsr.core import sampling
 from dreamsr.core.process import Process
 from dreamsr.core.sampling import SAMPLERS, Step, solve
@@ -17,7 +17,7 @@ from dreamsr.core.sampling import SAMPLERS, Step, solve
 TINY = ["model.network.widths=[8, 16]", "model.network.blocks=1", "model.network.encoder_blocks=1"]
 SHORT = ["steps=2", "batch=2", "crop=32", "warmup=1", "val_every=2"]
 # process, what the network predicts, sampler, grid, steps
-RUNS = {
+RUNS: dict[str, tuple[ProcessConfig, Prediction, SamplerName, Grid, int]] = {
     "linear": (ProcessConfig("linear"), "v", "unipc", "lambda", 4),
     "flow": (ProcessConfig("flow"), "flow", "ddim", "time", 4),
     "resshift": (ProcessConfig("resshift", 15), "x0", "resshift", "time", 15),
@@ -49,7 +49,7 @@ def test_train_and_upscale(name: str, program: Program, photos: Path, monkeypatc
 
     def spy(denoise: Any, u: Tensor, levels: Tensor, *rest: Any) -> Iterator[Step]:
         runs.append((u.clone(), levels))
-        assert rest[0] == SAMPLERS[sampler]  # type: ignore[index]
+        assert rest[0] == SAMPLERS[sampler]
         return solve(denoise, u, levels, *rest)
 
     monkeypatch.setattr(sampling, "solve", spy)

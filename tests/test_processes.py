@@ -156,7 +156,7 @@ def test_mean_reverting_sde() -> None:
 
     def slope(theta: float, x: Tensor) -> Tensor:
         alpha, sigma = at(theta)
-        score = -(x - y - alpha * (x_0 - y)) / sigma**2
+        score: Tensor = -(x - y - alpha * (x_0 - y)) / sigma**2
         return (y - x) - s**2 * score
 
     step = last(solve(lambda *_: x_0 - y, x - y, rows(at(start), at(end)), SAMPLERS["ddim"]))
