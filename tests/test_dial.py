@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
+from conftest import SHARED, TINY, photo
 from PIL import Image
 from programs import Program
 from torch import Tensor
@@ -15,17 +15,25 @@ from torch import Tensor
 from dreamsr.config import ModelConfig
 from dreamsr.core.consistency import Projection, reduction
 from dreamsr.core.resize import bicubic
+from dreamsr.data.degrade import degrade
 from dreamsr.engine import upscaler as upscaling
+from dreamsr.engine.measure import load_lpips
 from dreamsr.engine.schedule import Settings
 from dreamsr.engine.upscaler import Upscaler
 from dreamsr.errors import UsageError
-from dreamsr.files import uncertainty
+from dreamsr.files import checkpoint, hub, images, uncertainty
 from dreamsr.files.checkpoint import Model
+from dreamsr.metrics import luma, psnr
 
 
 @pytest.fixture
 def picture() -> Tensor:
     return torch.rand(3, 33, 26, generator=torch.Generator().manual_seed(1)) * 1.6 - 0.8
+
+
+@pytest.fixture(scope="module")
+def bundled() -> Model:
+    return checkpoint.load_model(hub.resolve(hub.DEFAULT_MODEL)).to("cpu")
 
 
 def made(model: Model, picture: Tensor, **settings: float) -> Tensor:
@@ -174,3 +182,29 @@ def test_the_report_names_the_agreement(program: Program, tiny_file: Path, tmp_p
     assert code == 0
     agreement = float(err.split("LR-PSNR ")[1].split()[0])
     assert agreement > 20 * math.log10(255)
+
+
+def test_the_dial_of_the_bundled_model_trades_psnr_for_texture(bundled: Model) -> None:
+    """From 1 to 0 PSNR falls and LPIPS gets better, on a picture that it never saw."""
+    hr = photo("chelsea")[:, 90:218, 120:248]
+    lr = degrade(hr[None], 4)[0]
+    made = [Upscaler(bundled, Settings(fidelity=f))([lr])[0] for f in (1.0, 0.75, 0.5, 0.25, 0.0)]
+    fidelity = [psnr(luma(images.to_bytes(x)), luma(images.to_bytes(hr)), 4) for x in made]
+    assert fidelity == sorted(fidelity, reverse=True)
+    weights = SHARED / "metrics" / "lpips-alex.safetensors"
+    if not weights.is_file():
+        pytest.skip("PSNR was checked; the LPIPS weights are not part of the repository")
+    lpips = load_lpips(weights)
+    assert lpips
+    distances = [lpips(images.to_unit(images.to_bytes(x)), hr) for x in made]
+    assert distances == sorted(distances, reverse=True)
+
+
+def test_the_bundled_model_agrees_with_its_input_where_asked(bundled: Model) -> None:
+    """Mean and 99.9th percentile of what is left before rounding are below one level."""
+    hr = photo("astronaut")[:, 20:180, 140:300]
+    lr = degrade(hr[None], 4)[0]
+    out = Upscaler(bundled, Settings(consistency=1))([lr])[0]
+    residual = Projection.of((160, 160), 4).residual(out.clamp(-1, 1), lr).abs() / 2
+    assert float(residual.mean()) < 1 / 255
+    assert float(residual.flatten().quantile(0.999)) < 1 / 255

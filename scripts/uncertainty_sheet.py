@@ -1,0 +1,50 @@
+"""What samples agree on: details of free photos, original | mean of 8 samples | where they differ.
+
+python scripts/uncertainty_sheet.py OUT.png [MODEL]
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from steps_sheet import photo
+from torch import Tensor
+
+from dreamsr.data.degrade import degrade
+from dreamsr.engine.device import choose_device, choose_dtype
+from dreamsr.engine.schedule import Settings
+from dreamsr.engine.upscaler import Upscaler
+from dreamsr.files import checkpoint, hub, images, uncertainty
+
+SIDE = 192
+DETAILS = {  # name: top left corners
+    "astronaut": [(60, 150)],
+    "page": [(0, 40)],
+    "chelsea": [(90, 120)],
+    "brick": [(100, 100)],
+}
+
+
+def main() -> None:
+    device = choose_device()
+    model = checkpoint.load_model(hub.resolve(sys.argv[2] if len(sys.argv) > 2 else hub.DEFAULT_MODEL))
+    upscaler = Upscaler(model.to(device, choose_dtype(device)), Settings(samples=8, fidelity=0.0))
+    rows = [row(upscaler, name, corner) for name, corners in DETAILS.items() for corner in corners]
+    images.write_sheet(Path(sys.argv[1]), [list(column) for column in zip(*rows, strict=True)])
+
+
+def row(upscaler: Upscaler, name: str, corner: tuple[int, int]) -> list[Tensor]:
+    """A detail: the original, the mean, and the coloured deviation as `--uncertainty` writes it."""
+    top, left = corner
+    hr = photo(name)[:, top : top + SIDE, left : left + SIDE]
+    hr = hr[:, : hr.shape[1] // 4 * 4, : hr.shape[2] // 4 * 4]
+    (made,) = upscaler.enlarge([degrade(hr[None], upscaler.model.config.scale)[0]])
+    assert made.deviation is not None
+    with tempfile.TemporaryDirectory() as folder:
+        numbers, preview = Path(folder, "a.png"), Path(folder, "b.png")
+        uncertainty.write(numbers, preview, made.deviation.cpu())
+        return [hr, made.color.cpu(), images.read(preview).color]
+
+
+if __name__ == "__main__":
+    main()
