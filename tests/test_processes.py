@@ -156,8 +156,9 @@ def test_mean_reverting_sde() -> None:
 
     def slope(theta: float, x: Tensor) -> Tensor:
         alpha, sigma = at(theta)
-        score: Tensor = -(x - y - alpha * (x_0 - y)) / sigma**2
-        return (y - x) - s**2 * score
+        score = -(x - y - alpha * (x_0 - y)) / sigma**2
+        drift: Tensor = (y - x) - s**2 * score
+        return drift
 
     step = last(solve(lambda *_: x_0 - y, x - y, rows(at(start), at(end)), SAMPLERS["ddim"]))
     h = (end - start) / count
