@@ -107,7 +107,7 @@ def test_order_2_pays_on_resshifts_own_levels() -> None:
 
 @pytest.mark.parametrize(("process", "share"), [(JOURNAL, 0.40), (RESSHIFT, 0.51)])
 def test_resshifts_sampler_smooths(process: Process, share: float) -> None:
-    """Of a residual's standard deviation .1 it keeps a share, with the exact denoiser m = g u: the variance by steps."""
+    """What it keeps of a residual's standard deviation .1, with the exact denoiser m = g u: the variance by steps."""
     levels = process.levels(process.config.table, "time")
     variance = float(levels[0, 1]) ** 2
     for (alpha, sigma), (alpha_n, sigma_n) in pairwise(levels.tolist()):
