@@ -105,6 +105,23 @@ def test_order_2_pays_on_resshifts_own_levels() -> None:
     assert errors[1] < errors[0] / 2
 
 
+@pytest.mark.parametrize(("process", "share"), [(JOURNAL, 0.40), (RESSHIFT, 0.51)])
+def test_resshifts_sampler_smooths(process: Process, share: float) -> None:
+    """What it keeps of a residual's standard deviation .1, with the exact denoiser m = g u: the variance by steps."""
+    levels = process.levels(process.config.table, "time")
+    variance = float(levels[0, 1]) ** 2
+    for (alpha, sigma), (alpha_n, sigma_n) in pairwise(levels.tolist()):
+        g = 0.01 * alpha / (0.01 * alpha**2 + sigma**2)
+        kept = sigma_n**2 / sigma**2
+        variance *= (kept * (1 - alpha * g) + alpha_n * g) ** 2
+        variance += sigma_n**2 * (1 - kept)
+    noise = torch.randn(len(levels), 100_000, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    denoise = gaussian(torch.zeros(1), torch.tensor([0.01]))
+    end = last(solve(denoise, noise[-1] * levels[0, 1], levels, SAMPLERS["resshift"], lambda i: noise[i]))
+    assert float(end.std()) == pytest.approx(math.sqrt(variance), rel=0.01)
+    assert math.sqrt(variance) / 0.1 == pytest.approx(share, abs=0.01)
+
+
 T = torch.linspace(0.98, 0, 11, dtype=torch.float64)
 EULER = {
     "rectified flow, du/dt = eps - u_0": torch.stack([1 - T, T], -1),
@@ -156,8 +173,9 @@ def test_mean_reverting_sde() -> None:
 
     def slope(theta: float, x: Tensor) -> Tensor:
         alpha, sigma = at(theta)
-        score: Tensor = -(x - y - alpha * (x_0 - y)) / sigma**2
-        return (y - x) - s**2 * score
+        score = -(x - y - alpha * (x_0 - y)) / sigma**2
+        drift: Tensor = (y - x) - s**2 * score
+        return drift
 
     step = last(solve(lambda *_: x_0 - y, x - y, rows(at(start), at(end)), SAMPLERS["ddim"]))
     h = (end - start) / count

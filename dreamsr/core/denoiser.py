@@ -88,7 +88,7 @@ class Denoiser:
         return predicted
 
     def target(self, u_0: Tensor, u: Tensor, level: Tensor) -> Tensor:
-        """What the network should predict where u = alpha u_0 + sigma eps."""
+        """What the network should predict where u = alpha u_0 + sigma eps; v is that of u / hypot(alpha, sigma)."""
         if self.prediction == "x0":
             return u_0
         alpha, sigma = coefficients(level, u)
