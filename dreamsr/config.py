@@ -6,6 +6,7 @@ Nothing here imports torch, so that a configuration is checked before anything h
 import dataclasses
 import difflib
 import math
+import re
 import tomllib
 import types
 import typing
@@ -306,8 +307,9 @@ def _with(data: Mapping[str, Any], path: list[str], value: Any) -> dict[str, Any
 
 
 def _toml_value(text: str) -> Any:
+    number = re.sub(r"^([+-]?)\.(?=\d)", r"\g<1>0.", text)  # TOML wants the 0 of 0.5
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        return tomllib.loads(f"value = {number}")["value"]
     except tomllib.TOMLDecodeError:
         return text
 

@@ -34,6 +34,7 @@ def test_round_trip() -> None:
         ("dream_p=off", "dream_p", "off"),
         ("dream_p=2", "dream_p", 2.0),
         ("loss=l1", "loss", "l1"),
+        ("ema=.5", "ema", 0.5),
     ],
 )
 def test_overrides(text: str, key: str, value: Any) -> None:

@@ -23,7 +23,7 @@ def tune(
     ] = None,
     steps: Annotated[str, typer.Option(help="Step counts to tune.")] = "2,4,8",
     objective: Annotated[
-        Literal["lpips", "psnr"], typer.Option(help="lpips: LPIPS + (1 - SSIM) / 4; psnr: PSNR on Y.")
+        Literal["lpips", "psnr"], typer.Option(help="lpips: LPIPS + 1 - SSIM; psnr: PSNR on Y.")
     ] = "lpips",
     pairs: Annotated[int, typer.Option(help="Pictures to tune on, spread over --data.")] = 12,
     trials: Annotated[int, typer.Option(help="Candidates for every step count.")] = 48,

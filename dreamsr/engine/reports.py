@@ -105,7 +105,7 @@ def _worst_part(error: Tensor) -> tuple[slice, slice, slice]:
 
 def job_page(results: Sequence[Result], summary: str) -> Page:
     """What became of the pictures of a job, and the first of them before and after."""
-    header = ["input", "output", "size", "status", "seconds", "remarks"]
+    header = ["input", "output", "size", "status", "seconds", "LR-PSNR", "remarks"]
     table = Table(header, [_line(result) for result in results], "Files", words=True)
     return Page("Upscaled pictures", f"{summary}; dreamsr {__version__}", [table], None, _firsts(results))
 
@@ -115,7 +115,8 @@ def _line(result: Result) -> list[str]:
     size = f"{width}x{height}" if result.status == "done" else ""
     remarks = "; ".join(filter(None, [result.message, *result.warnings]))
     names = [str(result.task.source), str(result.task.target)]
-    return [*names, size, result.status, f"{result.seconds:.2f}", remarks]
+    agreement = "" if result.agreement is None else f"{result.agreement:.1f}"
+    return [*names, size, result.status, f"{result.seconds:.2f}", agreement, remarks]
 
 
 def _firsts(results: Sequence[Result]) -> list[Comparison]:

@@ -30,10 +30,9 @@ Objective = Literal["lpips", "psnr"]
 PARENTS = 4
 SPREAD = (0.5, 0.05)
 """Standard deviation of the moves in lambda, of the first and of the last trial; a tenth of it in log noise scale."""
-SSIM_WEIGHT = 0.25
 GAP = 0.05
 """Least distance of two levels in lambda."""
-GRIDS: tuple[Grid, ...] = ("lambda", "karras", "time", "quadratic")
+GRIDS: tuple[Grid, ...] = ("lambda", "karras")
 
 
 @dataclass(frozen=True)
@@ -109,10 +108,11 @@ def limits(model: Model) -> tuple[float, float]:
 
 
 def starts(model: Model, steps: int) -> list[Candidate]:
-    """What sampling is without tuning, and the other spacings and samplers between the same ends."""
+    """What sampling is without tuning and with it, and other spacings and samplers between the same ends."""
     own, process = model.config.sampling, Process(model.config.process)
     usual = schedule(replace(model.config, sampling=replace(own, tuned=())), Settings(steps=steps))
     found = [Candidate(usual.name, _lambdas(usual.levels), usual.noise_scale)]
+    found += [Candidate(g.sampler, g.lambdas, g.noise_scale) for g in own.tuned if len(g.lambdas) == steps]
     span = max(own.lambda_start, process.span[0]), min(own.lambda_end, process.span[1])
     for grid in GRIDS:
         lambdas = _lambdas(process.levels(steps, grid, span))
@@ -150,7 +150,7 @@ def _middle(x: Tensor, side: int) -> Tensor:
 
 
 def objective(model: Model, pairs: Pairs, kind: Objective, lpips: LPIPS | None) -> Callable[[Candidate], float]:
-    """The mean over pairs of LPIPS + (1 - SSIM) / 4, or of minus PSNR, SSIM and PSNR on Y; lower is better.
+    """The mean over pairs of LPIPS + 1 - SSIM, or of minus PSNR, SSIM and PSNR on Y; lower is better.
 
     It is taken at fidelity 0, the end of the dial that levels and noise make a difference to; there SSIM is
     a guard against noise that LPIPS alone would take for texture.
@@ -161,7 +161,7 @@ def objective(model: Model, pairs: Pairs, kind: Objective, lpips: LPIPS | None) 
         a, b = images.to_bytes(sr), images.to_bytes(hr)
         if lpips is None or kind == "psnr":
             return -psnr(luma(a), luma(b), scale)
-        return lpips(images.to_unit(a), images.to_unit(b)) + SSIM_WEIGHT * (1 - ssim(luma(a), luma(b), scale))
+        return lpips(images.to_unit(a), images.to_unit(b)) + 1 - ssim(luma(a), luma(b), scale)
 
     def score(candidate: Candidate) -> float:
         config = with_tuned(model, [_tuned(candidate, "", kind, "")]).config
