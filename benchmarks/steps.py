@@ -19,7 +19,7 @@ from dreamsr.engine.evaluator import Sampled, benchmark
 from dreamsr.engine.measure import Measure, load_lpips
 from dreamsr.engine.schedule import AUTO, Settings
 from dreamsr.engine.statistics import means
-from dreamsr.engine.upscaler import Upscaler
+from dreamsr.engine.upscaler import Upscaler, count_steps
 from dreamsr.errors import DreamSRError
 from dreamsr.files import checkpoint, hub
 
@@ -84,9 +84,9 @@ def table(found: dict[tuple[str, int], dict[str, float]]) -> str:
 
     def cell(name: str, steps: int) -> str:
         scores = found.get((name, steps))
-        return f"{scores['psnr_y']:.2f} / {scores['lpips']:.3f}".replace("0.", ".") if scores else ""
+        return f"{scores['psnr_y']:.2f} / {scores['lpips']:.3f}".replace(" 0.", " .") if scores else ""
 
-    lines = ["| PSNR-Y / LPIPS | " + " | ".join(f"{n} steps" for n in STEPS) + " |", "|---" * (len(STEPS) + 1) + "|"]
+    lines = ["| PSNR-Y / LPIPS | " + " | ".join(map(count_steps, STEPS)) + " |", "|---" * (len(STEPS) + 1) + "|"]
     lines += [f"| {way.name} | " + " | ".join(cell(way.name, n) for n in STEPS) + " |" for way in WAYS]
     seconds = [min(scores["s_per_mp"] for (_, n), scores in found.items() if n == steps) for steps in STEPS]
     lines.append("| seconds per output megapixel | " + " | ".join(f"{s:.1f}" for s in seconds) + " |")
