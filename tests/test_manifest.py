@@ -162,7 +162,7 @@ def test_what_is_done_is_skipped_and_what_changed_is_made_again(finished: Path) 
     assert judged(finished) == "skip"
     assert judged(finished, settings="s2") == "make: the settings changed"
     assert judged(finished, overwrite=True) == "make"
-    assert judged(finished, sheet=True) == "make: its sheet is missing"
+    assert judged(finished, sheet=True) == "make: s.png is missing"
     os.utime(finished / "a.jpg", ns=(1, 1))
     assert judged(finished) == "skip"
     (finished / "a.jpg").write_bytes(b"INPUT")

@@ -156,18 +156,18 @@ def test_bad_input(words: str, message: str, program: Program, tiny_file: Path, 
 
 def test_tuned_is_as_good_as_the_default_on_other_pictures() -> None:
     """The bundled model, on a set that it was not tuned on, by the objective that it was tuned for."""
-    folder, weights = SHARED / "data" / "eval" / "Set5", SHARED / "metrics" / "lpips-alex.safetensors"
+    folder, weights = SHARED / "data" / "eval" / "Set14", SHARED / "metrics" / "lpips-alex.safetensors"
     if not folder.is_dir() or not weights.is_file():
         pytest.skip("the standard sets and the LPIPS weights are not part of the repository")
     model = checkpoint.load_model(hub.resolve(hub.DEFAULT_MODEL)).to("cpu")
-    pairs, lpips = tuner.load_pairs(folder, 5, 4, side=128), load_lpips(weights)
-    assert [len(grid.lambdas) for grid in model.config.sampling.tuned] == [2, 4, 8]
-    for grid in model.config.sampling.tuned[:2]:
+    pairs, lpips = tuner.load_pairs(folder, 14, 4), load_lpips(weights)
+    assert [len(grid.lambdas) for grid in model.config.sampling.tuned] == [2, 4]
+    for grid in model.config.sampling.tuned:
         steps = len(grid.lambdas)
         score = tuner.objective(model, pairs, "lpips", lpips)
         usual = tuner.starts(model, steps)[0]
         own = Candidate(grid.sampler, grid.lambdas, grid.noise_scale)
-        assert score(own) <= score(usual) + 1e-3
+        assert score(own) <= score(usual)
 
 
 def test_auto_takes_the_grids_of_the_bundled_model() -> None:
