@@ -40,7 +40,7 @@ def test_options_in_documents_exist(page: Path) -> None:
             continue
         assert command[0] in sections, command
         for word in command[1:]:
-            if word.startswith("-") and not word.lstrip("-").isdigit():
+            if re.match("--?[a-z]", word):
                 assert re.search(rf"[` ]{re.escape(word)}[` ,]", sections[command[0]]), f"{page.name}: {command}"
             elif command[0] == "train" and "=" in word:
                 assert word.split("=")[0] in known_keys(TrainConfig), f"{page.name}: {word}"
