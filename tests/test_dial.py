@@ -12,7 +12,6 @@ from PIL import Image
 from programs import Program
 from torch import Tensor
 
-from dreamsr.config import ModelConfig
 from dreamsr.core.consistency import Projection, reduction
 from dreamsr.core.resize import bicubic
 from dreamsr.data.degrade import degrade
@@ -127,7 +126,6 @@ def test_consistency_holds_over_blocks_and_samples(tiny_model: Model, monkeypatc
 
 def test_consistency_needs_a_known_reduction(tiny_model: Model) -> None:
     blind = replace(tiny_model, config=replace(TINY, degradation="photo"))  # type: ignore[arg-type]
-    assert isinstance(blind.config, ModelConfig)
     with pytest.raises(UsageError, match="--consistency needs a model of bicubic reduction; this one is for photo"):
         Upscaler(blind, Settings(consistency=0.5))
 
@@ -137,7 +135,7 @@ def test_consistency_needs_a_known_reduction(tiny_model: Model) -> None:
     [
         ({"fidelity": 1.5}, "--fidelity is 1.5"),
         ({"consistency": -0.1}, "--consistency is -0.1"),
-        ({"samples": 0}, "--"),
+        ({"samples": 0}, "--samples is 0"),
     ],
 )
 def test_wrong_settings(change: dict[str, float], words: str) -> None:

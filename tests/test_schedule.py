@@ -51,6 +51,12 @@ def test_full_fidelity_is_one_step_at_the_noisiest_level(asked: Settings) -> Non
     assert lambdas(found) == pytest.approx([MODEL.process.lambda_noise])
 
 
+def test_a_model_of_full_fidelity_takes_one_step_unless_asked() -> None:
+    own = replace(TINY, sampling=SamplingConfig(fidelity=1.0))
+    assert schedule(own, Settings(steps=4)).steps == 1
+    assert schedule(own, Settings(steps=4, fidelity=0.5)).steps == 4
+
+
 def test_a_models_own_sampler_gives_way_where_steps_are_too_few() -> None:
     own = replace(TINY, sampling=SamplingConfig(sampler="dpmpp-3m"))
     names = [schedule(own, Settings(steps=steps)).name for steps in (1, 3, 4)]

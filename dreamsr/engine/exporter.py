@@ -135,7 +135,7 @@ def _check_sampling(upscaler: Upscaler) -> None:
 def _unrolled(upscaler: Upscaler, model: Model) -> Unrolled:
     """`model` sampled as `upscaler` does. A graph cannot predict again in float32 what overflows."""
     plan, denoiser = upscaler.schedule, replace(model.denoiser, exact=None)
-    noise_scale, fidelity = plan.noise_scale, upscaler.fidelity
+    noise_scale, fidelity = plan.noise_scale, plan.fidelity
     return Unrolled(denoiser, plan.levels, plan.sampler, model.config.scale, noise_scale=noise_scale, fidelity=fidelity)
 
 
@@ -161,7 +161,7 @@ def _metadata(upscaler: Upscaler, dtype: str, sha256: str) -> dict[str, str]:
         "multiple": str(upscaler.model.network.granularity),
         "steps": str(upscaler.steps),
         "sampler": f"{upscaler.schedule.name}, {upscaler.schedule.grid}",
-        "fidelity": f"{upscaler.fidelity:g}",
+        "fidelity": f"{upscaler.schedule.fidelity:g}",
         "dtype": dtype,
     }
 

@@ -60,6 +60,8 @@ class Schedule:
     noise_scale: float
     grid: str
     """The spacing, in words."""
+    fidelity: float = 1.0
+    """Share of the first estimate in the picture."""
 
     @property
     def sampler(self) -> Sampler:
@@ -76,25 +78,25 @@ def schedule(config: ModelConfig, settings: Settings) -> Schedule:
     `auto` takes what was tuned for these weights and this number of steps, else the model's own sampler and grid.
     """
     own, process = config.sampling, Process(config.process)
-    if settings.fidelity == 1:
+    fidelity = own.fidelity if settings.fidelity is None else settings.fidelity
+    if fidelity == 1:
         return _single(process)
     lambdas = parse_grid(settings.grid) if settings.grid not in (AUTO, *GRIDS) else ()
     steps = len(lambdas) or settings.steps or own.steps
     tuned = _tuned(own, steps) if (settings.sampler, settings.grid) == (AUTO, AUTO) else None
     if tuned:
-        return Schedule(
-            tuned.sampler, _explicit(process, tuned.lambdas), tuned.noise_scale, f"tuned, {tuned.objective}"
-        )
+        levels, words = _explicit(process, tuned.lambdas), f"tuned, {tuned.objective}"
+        return Schedule(tuned.sampler, levels, tuned.noise_scale, words, fidelity)
     name = _sampler(config, settings.sampler, steps)
     if lambdas:
-        return Schedule(name, _explicit(process, lambdas), own.noise_scale, settings.grid)
+        return Schedule(name, _explicit(process, lambdas), own.noise_scale, settings.grid, fidelity)
     if steps == 1:
         return _single(process)
     grid = own.grid if settings.grid == AUTO else next(grid for grid in GRIDS if grid == settings.grid)
     # a table may end before the usual grid does
     span = max(own.lambda_start, process.span[0]), min(own.lambda_end, process.span[1])
     levels = process.levels(steps, grid, span)
-    return Schedule(name, levels, own.noise_scale, f"{grid} {span[0]:.4g} {span[1]:.4g}")
+    return Schedule(name, levels, own.noise_scale, f"{grid} {span[0]:.4g} {span[1]:.4g}", fidelity)
 
 
 def parse_grid(text: str) -> tuple[float, ...]:

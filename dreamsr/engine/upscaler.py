@@ -98,12 +98,6 @@ class Upscaler:
         return self.schedule.steps
 
     @property
-    def fidelity(self) -> float:
-        """Share of the first estimate in the picture."""
-        own, asked = self.model.config.sampling.fidelity, self.settings.fidelity
-        return own if asked is None else asked
-
-    @property
     def halo(self) -> int:
         """HALO, or more where the network's granularity asks for it; of a network of fixed size, half the overlap."""
         if fixed := self.model.network.fixed_size:
@@ -244,9 +238,9 @@ class Upscaler:
         for step in sampling.solve(
             denoise, start, plan.levels, plan.sampler, lambda i: self._noise(layout, origin, sample, i + 1)
         ):
-            if step.i == 0 and self.fidelity > 0:
+            if step.i == 0 and plan.fidelity > 0:
                 first = step.u_0
-            yield step.u_0 if first is None else torch.lerp(step.u_0, first, self.fidelity)
+            yield step.u_0 if first is None else torch.lerp(step.u_0, first, plan.fidelity)
 
     def _consistent(
         self, denoise: sampling.Denoise, layout: Layout, anchors: Sequence[Tensor], inputs: Sequence[Tensor]
