@@ -1,18 +1,11 @@
-"""Configurations: frozen dataclasses, and their strict conversion from and to plain dicts.
+"""Configurations: frozen dataclasses that check their values.
 
 Nothing here imports torch, so that a configuration is checked before anything heavy is loaded.
 """
 
-import dataclasses
-import difflib
 import math
-import re
-import tomllib
-import types
-import typing
-from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 from dreamsr.errors import ConfigError
 
@@ -23,7 +16,6 @@ ETA_ROOT_END = 0.99
 Prediction = Literal["eps", "x0", "v", "flow"]
 Grid = Literal["lambda", "time", "quadratic", "karras"]
 SamplerName = Literal["ddim", "ddpm", "dpmpp-2m", "dpmpp-2m-sde", "dpmpp-3m", "deis", "unipc", "resshift"]
-T = TypeVar("T")
 
 
 def _require(condition: bool, key: str, expected: str, given: object) -> None:
@@ -235,150 +227,3 @@ class TrainConfig:
         multiple = self.model.scale * (1 if isinstance(network, SR3Config) else network.patch)
         good = self.crop >= multiple and self.crop % multiple == 0
         _require(good, "crop", f"a multiple of {multiple}", self.crop)
-
-
-def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
-    """Build dataclass `cls` from nested dicts; an unknown key or a wrong type is a ConfigError."""
-    hints = typing.get_type_hints(cls)
-    values = {}
-    for key, value in data.items():
-        if key not in hints:
-            raise ConfigError(f"unknown key {where + key!r}", _suggestion(where + key, hints))
-        values[key] = _convert(hints[key], value, where + key)
-    return cls(**values)
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """The inverse of `from_dict`, ready for JSON."""
-    return dataclasses.asdict(config)
-
-
-def known_keys(cls: type = TrainConfig, prefix: str = "") -> list[str]:
-    """Dotted names of every key of `cls`."""
-    keys = []
-    for key, hint in typing.get_type_hints(cls).items():
-        nested = [name for table in _tables(hint) for name in known_keys(table, f"{prefix}{key}.")]
-        keys += nested or [prefix + key]
-    return list(dict.fromkeys(keys))
-
-
-def apply_overrides(cls: type, data: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """Lay `dotted.key=value` over nested dicts of `cls`; values as in TOML, bare words are text."""
-    result = {k: dict(v) if isinstance(v, Mapping) else v for k, v in data.items()}
-    for text in overrides:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise ConfigError(f"{text!r} is not an override", "write key=value, for example steps=5000")
-        if key not in (known := known_keys(cls)):
-            raise ConfigError(f"unknown key {key!r}", _nearest(key, known))
-        result = _with(result, key.split("."), _toml_value(value))
-    return result
-
-
-def parse_field(cls: type, key: str, text: str) -> Any:
-    """The value of field `key` of dataclass `cls` from text as in TOML, bare words being text."""
-    known = typing.get_type_hints(cls)
-    if key not in known:
-        raise ConfigError(f"unknown key {key!r}; known are {', '.join(known)}")
-    hint = known[key]
-    try:
-        return _convert(hint, _toml_value(text), key)
-    except ConfigError:
-        return _convert(hint, text, key)  # 1 may be a word too
-
-
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested dicts `over` laid over `base`."""
-    both = {k for k, v in over.items() if isinstance(v, Mapping) and isinstance(base.get(k), Mapping)}
-    return {**base, **over, **{k: merge(base[k], over[k]) for k in both}}
-
-
-def load_toml(text: str, where: str) -> dict[str, Any]:
-    """Parse TOML; `where` names the file in the error."""
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{where} is not valid TOML: {error}") from error
-
-
-def _with(data: Mapping[str, Any], path: list[str], value: Any) -> dict[str, Any]:
-    head, *rest = path
-    return {**data, head: _with(data.get(head, {}), rest, value) if rest else value}
-
-
-def _toml_value(text: str) -> Any:
-    number = re.sub(r"^([+-]?)\.(?=\d)", r"\g<1>0.", text)  # TOML wants the 0 of 0.5
-    try:
-        return tomllib.loads(f"value = {number}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _suggestion(key: str, own: Collection[str]) -> str:
-    """What to write instead of an unknown dotted key; `own` are the keys of its table."""
-    if "kind" in own and any(name.endswith(key) for name in known_keys()):
-        return f"this kind has {', '.join(own)}"
-    return _nearest(key, known_keys())
-
-
-def _nearest(key: str, known: Iterable[str]) -> str:
-    options = list(known)
-    match = difflib.get_close_matches(key, options, 1, 0.0)
-    leaf = [name for name in options if name.split(".")[-1] == key.split(".")[-1]]
-    best = leaf or match
-    return f"did you mean {best[0]!r}?" if best else ""
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    if (tables := _tables(hint)) and isinstance(value, Mapping):
-        return from_dict(_by_kind(tables, value, where), value, where + ".")
-    origin, options = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal and value in options:
-        return value
-    if origin is tuple and isinstance(value, list | tuple):
-        return tuple(_convert(options[0], item, where) for item in value)
-    if origin in (typing.Union, types.UnionType):
-        return _convert_union(options, value, where)
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    # 1e4 is a natural way to write a number of steps
-    if hint is int and isinstance(value, float) and value.is_integer():
-        return int(value)
-    if hint in (int, str, bool) and type(value) is hint:
-        return value
-    raise ConfigError(f"{where} is {value!r}; expected {_describe(hint)}")
-
-
-def _tables(hint: Any) -> list[Any]:
-    """The dataclasses that a hint allows."""
-    options = typing.get_args(hint) if typing.get_origin(hint) is types.UnionType else (hint,)
-    return [option for option in options if dataclasses.is_dataclass(option)]
-
-
-def _by_kind(tables: list[Any], value: Mapping[str, Any], where: str) -> Any:
-    """The dataclass whose `kind` a table names; the first one where it names none."""
-    if len(tables) == 1 or "kind" not in value:
-        return tables[0]
-    kinds = {table.kind: table for table in tables}
-    if value["kind"] not in kinds:
-        raise ConfigError(f"{where}.kind is {value['kind']!r}; expected {' or '.join(kinds)}")
-    return kinds[value["kind"]]
-
-
-def _convert_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
-    for option in options:
-        try:
-            return _convert(option, value, where)
-        except ConfigError:
-            continue
-    expected = dict.fromkeys(_describe(option) for option in options if option is not types.NoneType)
-    raise ConfigError(f"{where} is {value!r}; expected {' or '.join(expected)}")
-
-
-def _describe(hint: Any) -> str:
-    if typing.get_origin(hint) is Literal:
-        return " or ".join(map(str, typing.get_args(hint)))
-    if typing.get_origin(hint) is tuple:
-        return f"a list of {_describe(typing.get_args(hint)[0])}"
-    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-    return names.get(hint, "a table")

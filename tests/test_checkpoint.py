@@ -10,10 +10,10 @@ import torch
 from conftest import TINY
 from safetensors.torch import save_file
 
-from dreamsr.config import to_dict
 from dreamsr.errors import CheckpointError
 from dreamsr.files import checkpoint
 from dreamsr.files.checkpoint import Model
+from dreamsr.tables import to_dict
 
 
 def test_config_card_and_weights_come_back(tiny_model: Model, tiny_file: Path) -> None:

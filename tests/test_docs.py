@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dreamsr.config import TrainConfig, known_keys
+from dreamsr.config import TrainConfig
+from dreamsr.tables import known_keys
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

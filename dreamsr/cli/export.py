@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 import typer
 
 from dreamsr.cli import console
-from dreamsr.config import load_toml
 from dreamsr.errors import UsageError
+from dreamsr.tables import load_toml
 
 
 def export(

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dreamsr.cli import console, options, setup
-from dreamsr.config import TrainConfig, apply_overrides, from_dict, load_toml, merge, to_dict
+from dreamsr.config import TrainConfig
 from dreamsr.errors import UsageError
+from dreamsr.tables import apply_overrides, from_dict, load_toml, merge, to_dict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

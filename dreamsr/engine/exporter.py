@@ -9,7 +9,7 @@ import torch
 from torch.export import Dim
 
 from dreamsr import __version__
-from dreamsr.config import ModelConfig, apply_overrides, from_dict, to_dict
+from dreamsr.config import ModelConfig
 from dreamsr.core import noise, sampling
 from dreamsr.core.unrolled import Unrolled
 from dreamsr.engine import trainer
@@ -19,6 +19,7 @@ from dreamsr.errors import CheckpointError, UsageError
 from dreamsr.files import checkpoint, hub, onnx, sr3
 from dreamsr.files.checkpoint import Model
 from dreamsr.files.manifest import file_digest
+from dreamsr.tables import apply_overrides, from_dict, to_dict
 
 Format = Literal["safetensors", "onnx"]
 Origin = Literal["sr3"]

@@ -5,10 +5,10 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
-from dreamsr.config import parse_field
 from dreamsr.engine.schedule import Settings
 from dreamsr.engine.upscaler import count_steps
 from dreamsr.errors import UsageError
+from dreamsr.tables import parse_field
 
 
 def parse(texts: Iterable[str]) -> dict[str, list[Any]]:

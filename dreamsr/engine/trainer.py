@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 import dreamsr
-from dreamsr.config import TrainConfig, apply_overrides, from_dict, to_dict
+from dreamsr.config import TrainConfig
 from dreamsr.core.resize import bicubic
 from dreamsr.data import dataset
 from dreamsr.data.degrade import degrade
@@ -33,6 +33,7 @@ from dreamsr.files import checkpoint, hub, images
 from dreamsr.files.atomic import atomic
 from dreamsr.files.checkpoint import Model
 from dreamsr.metrics import luma, psnr
+from dreamsr.tables import apply_overrides, from_dict, to_dict
 
 STATE, WEIGHTS, LOG, RUN = "state.safetensors", hub.RUN_FILE, "log.jsonl", "run.json"
 CHANGEABLE = ("steps", "val_every", "save_every")

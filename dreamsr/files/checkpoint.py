@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from dreamsr.config import ModelConfig, SR3Config, from_dict, to_dict
+from dreamsr.config import ModelConfig, SR3Config
 from dreamsr.core.denoiser import Denoiser
 from dreamsr.core.networks import PatchUNet
 from dreamsr.core.process import Process
@@ -22,6 +22,7 @@ from dreamsr.core.sr3 import SR3UNet
 from dreamsr.errors import CheckpointError, ConfigError
 from dreamsr.files import foreign
 from dreamsr.files.atomic import atomic
+from dreamsr.tables import from_dict, to_dict
 
 FORMAT = "dreamsr 1"
 UNet = PatchUNet | SR3UNet

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dreamsr.config import ModelConfig, apply_overrides, from_dict, load_toml
+from dreamsr.config import ModelConfig
 from dreamsr.core.process import Process
 from dreamsr.errors import CheckpointError
 from dreamsr.files import checkpoint
 from dreamsr.files.checkpoint import Model
+from dreamsr.tables import apply_overrides, from_dict, load_toml
 
 BETAS = "betas"
 SCHEDULE = {
