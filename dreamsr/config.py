@@ -159,12 +159,55 @@ class SamplingConfig:
 
 
 @dataclass(frozen=True)
+class PhotoConfig:
+    """What happens to everyday pictures: every range is drawn from uniformly, for each picture anew.
+
+    Shares say how many of the pictures something happens to.
+    """
+
+    blur_share: float = 0.7
+    blur: tuple[float, ...] = (0.2, 0.9)
+    """Standard deviations of a Gaussian along its two axes, in pixels of the reduced picture."""
+    round_share: float = 0.5
+    """Share of the blurs that are the same in all directions."""
+    gauss_share: float = 0.4
+    gauss: tuple[float, ...] = (1.0, 10.0)
+    """Standard deviation of Gaussian noise, in levels of 8 bits."""
+    poisson_share: float = 0.3
+    poisson: tuple[float, ...] = (0.5, 6.0)
+    """Standard deviation of Poisson noise where the picture is white, in levels of 8 bits."""
+    grey_share: float = 0.4
+    """Share of the noises that are the same in all channels."""
+    jpeg_share: float = 0.8
+    jpeg: tuple[float, ...] = (35.0, 95.0)
+    """Quality."""
+    subsampled_share: float = 0.7
+    """Share of the JPEGs whose colours have half the resolution (4:2:0)."""
+
+    def __post_init__(self) -> None:
+        for key in ("blur", "gauss", "poisson", "jpeg"):
+            ends, least = getattr(self, key), 1 if key == "jpeg" else 0
+            good = len(ends) == 2 and least <= ends[0] <= ends[1]
+            _require(good, f"photo.{key}", f"two numbers, from {least} on, the smaller one first", ends)
+        _require(self.jpeg[1] <= 100, "photo.jpeg", "at most 100", self.jpeg)
+        for key in ("blur", "round", "gauss", "poisson", "grey", "jpeg", "subsampled"):
+            share = getattr(self, f"{key}_share")
+            _require(0 <= share <= 1, f"photo.{key}_share", "between 0 and 1", share)
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """Everything that is needed to rebuild and run a model, its weights aside."""
 
     name: str = "model"
     scale: int = 4
-    degradation: Literal["bicubic"] = "bicubic"
+    """Output size / input size, by default and at most."""
+    smallest_scale: float | None = None
+    """The network is trained on every scale from here to `scale`; None: on `scale` alone."""
+    degradation: Literal["bicubic", "photo"] = "bicubic"
+    """How inputs came to be: by bicubic reduction, or as everyday pictures do (`photo`)."""
+    photo: PhotoConfig = field(default_factory=PhotoConfig)
+    """What happens to inputs of degradation `photo`."""
     prediction: Prediction = "x0"
     network: NetworkConfig | SR3Config = field(default_factory=NetworkConfig)
     process: ProcessConfig = field(default_factory=ProcessConfig)
@@ -172,6 +215,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _require(self.scale >= 1, "model.scale", "at least 1", self.scale)
+        least = self.scale if self.smallest_scale is None else self.smallest_scale
+        _require(1 <= least <= self.scale, "model.smallest_scale", f"between 1 and {self.scale}", least)
 
 
 @dataclass(frozen=True)
