@@ -202,16 +202,16 @@ class ModelConfig:
     name: str = "model"
     scale: int = 4
     """Output size / input size, by default and at most."""
-    smallest_scale: float | None = None
-    """The network is trained on every scale from here to `scale`; None: on `scale` alone."""
     degradation: Literal["bicubic", "photo"] = "bicubic"
     """How inputs came to be: by bicubic reduction, or as everyday pictures do (`photo`)."""
-    photo: PhotoConfig = field(default_factory=PhotoConfig)
-    """What happens to inputs of degradation `photo`."""
     prediction: Prediction = "x0"
     network: NetworkConfig | SR3Config = field(default_factory=NetworkConfig)
     process: ProcessConfig = field(default_factory=ProcessConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    smallest_scale: float | None = None
+    """The network is trained on every scale from here to `scale`; None: on `scale` alone."""
+    photo: PhotoConfig = field(default_factory=PhotoConfig)
+    """What happens to inputs of degradation `photo`."""
 
     def __post_init__(self) -> None:
         _require(self.scale >= 1, "model.scale", "at least 1", self.scale)

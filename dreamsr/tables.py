@@ -124,6 +124,8 @@ def _convert(hint: Any, value: Any, where: str, root: type) -> Any:
         return _convert_union(options, value, where, root)
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
+    if hint is types.NoneType and value is None:
+        return None
     # 1e4 is a natural way to write a number of steps
     if hint is int and isinstance(value, float) and value.is_integer():
         return int(value)

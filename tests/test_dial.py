@@ -125,7 +125,7 @@ def test_consistency_holds_over_blocks_and_samples(tiny_model: Model, monkeypatc
 
 
 def test_consistency_needs_a_known_reduction(tiny_model: Model) -> None:
-    blind = replace(tiny_model, config=replace(TINY, degradation="photo"))  # type: ignore[arg-type]
+    blind = replace(tiny_model, config=replace(TINY, degradation="photo"))
     with pytest.raises(UsageError, match="--consistency needs a model of bicubic reduction; this one is for photo"):
         Upscaler(blind, Settings(consistency=0.5))
 
