@@ -281,7 +281,7 @@ def _training_cases(
     config: TrainConfig, state: optimize.State, photos: dataset.Photos, dtype: torch.dtype
 ) -> Iterator[tuple[str, Case]]:
     denoiser = Denoiser(state.network, Process(config.model.process), "x0")
-    hr, level, eps = optimize.draw_batch(config, denoiser.process, photos, 0, CPU)
+    hr, _, level, eps = optimize.draw_batch(config, denoiser.process, photos, 0, CPU)
     kinds: dict[str, dream.Exponent] = {"plain": "off", "DREAM": 1.0}
     for kind, p in kinds.items():
         changed = replace(config, dream_p=p)

@@ -168,7 +168,7 @@ def test_batches_are_a_function_of_seed_and_step(folder: Path, tmp_path: Path) -
     optimize.draw_batch(CONFIG, process, loaded, 4, CPU)
     for a, b in zip(first, optimize.draw_batch(CONFIG, process, loaded, 3, CPU), strict=True):
         assert torch.equal(a, b)
-    share = torch.cat([optimize.draw_batch(CONFIG, process, loaded, i, CPU)[1] for i in range(400)])
+    share = torch.cat([optimize.draw_batch(CONFIG, process, loaded, i, CPU)[2] for i in range(400)])
     lam = torch.log(share[:, 0] / share[:, 1])
     assert float((lam < -3.9999).double().mean()) == pytest.approx(0.1, abs=0.025)
 

@@ -2,7 +2,10 @@
 
 from torch import Tensor
 
+from dreamsr.config import ModelConfig
 from dreamsr.core.resize import bicubic
+from dreamsr.data.dataset import generator
+from dreamsr.data.photo import photo
 
 
 def quantize(x: Tensor) -> Tensor:
@@ -11,10 +14,21 @@ def quantize(x: Tensor) -> Tensor:
 
 
 def degrade(hr: Tensor, scale: int) -> Tensor:
-    """Bicubic reduction as Pillow's: rows, then columns, each rounded to 8 bits.
+    """Bicubic reduction as Pillow's: (B, 3, H, W) in [-1, 1] to (B, 3, H / scale, W / scale)."""
+    return reduced(hr, (hr.shape[-2] // scale, hr.shape[-1] // scale))
 
-    (B, 3, H, W) in [-1, 1] to (B, 3, H / scale, W / scale).
+
+def reduced(hr: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bicubic reduction as Pillow's: rows, then columns, each rounded to 8 bits; (B, 3, H, W) to (B, 3, *size)."""
+    narrow = quantize(bicubic(hr, (hr.shape[-2], size[1])))
+    return quantize(bicubic(narrow, size))
+
+
+def degraded(hr: Tensor, size: tuple[int, int], model: ModelConfig, draw: tuple[int, int]) -> Tensor:
+    """What a model of `model.degradation` is given: (B, 3, H, W) in [-1, 1] to (B, 3, *size).
+
+    draw: seed and number, all that a random degradation depends on.
     """
-    height, width = hr.shape[-2:]
-    narrow = quantize(bicubic(hr, (height, width // scale)))
-    return quantize(bicubic(narrow, (height // scale, width // scale)))
+    if model.degradation == "bicubic":
+        return reduced(hr, size)
+    return photo(hr, size, model.photo, generator(*draw, hr.device))

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from dreamsr.core.denoiser import Denoiser, Network
 from dreamsr.core.process import Process
 from dreamsr.core.resize import bicubic
 from dreamsr.data import dataset
-from dreamsr.data.degrade import degrade
+from dreamsr.data.degrade import degraded
 from dreamsr.errors import DreamSRError
 from dreamsr.files import checkpoint
 from dreamsr.files.checkpoint import UNet
@@ -119,10 +120,10 @@ def optimizer_step(
 ) -> tuple[Tensor, Tensor]:
     """One step of optimizer and average; (loss, norm of the gradient), still on the device."""
     step = state.step
-    hr, level, eps = draw_batch(config, denoiser.process, photos, step, device)
+    hr, anchor, level, eps = draw_batch(config, denoiser.process, photos, step, device)
     p = config.dream_p if step >= config.dream_start else "off"
     with _dropout(config, step, device), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-        loss = batch_loss(denoiser, hr, level, eps, p, config)
+        loss = batch_loss(denoiser, hr, anchor, level, eps, p, config.loss)
     loss.backward()
     norm = nn.utils.clip_grad_norm_(state.network.parameters(), config.clip)
     for group in state.optimizer.param_groups:
@@ -135,28 +136,43 @@ def optimizer_step(
 
 
 def batch_loss(
-    denoiser: Denoiser, hr: Tensor, level: Tensor, eps: Tensor, p: dream.Exponent, config: TrainConfig
+    denoiser: Denoiser,
+    hr: Tensor,
+    anchor: Tensor,
+    level: Tensor,
+    eps: Tensor,
+    p: dream.Exponent,
+    norm: Literal["l1", "l2"],
 ) -> Tensor:
-    """The loss of high-resolution crops (B, 3, H, W): degrade, encode once, DREAM."""
-    scale = config.model.scale
-    anchor = bicubic(degrade(hr, scale), (hr.shape[-2], hr.shape[-1]))
+    """The loss of crops (B, 3, H, W) and of what was left of them, enlarged: encode once, DREAM."""
     u_0 = denoiser.process.to_u(hr, anchor)
-    return dream.loss(denoiser, u_0, eps, level, denoiser.condition(anchor), p=p, norm=config.loss)
+    return dream.loss(denoiser, u_0, eps, level, denoiser.condition(anchor), p=p, norm=norm)
 
 
 def draw_batch(
     config: TrainConfig, process: Process, photos: dataset.Photos, step: int, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(crops, levels, noise) of a step: a function of the seed and the step alone."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(crops, anchors, levels, noise) of a step: a function of the seed and the step alone."""
     hr = dataset.crops(photos, config.seed, step, config.batch, config.crop)
     if device.type == "cuda" and hr.device.type == "cpu":
         hr = hr.pin_memory()
     hr = hr.to(device, non_blocking=True)
+    side = round(config.crop / draw_scale(config, step))
+    anchor = bicubic(degraded(hr, (side, side), config.model, (config.seed + 5, step)), (config.crop, config.crop))
     uniform = torch.rand(2, config.batch, generator=dataset.generator(config.seed + 1, step), dtype=torch.float64)
     level = process.draw(uniform[0], uniform[1] < config.first_level)
     generator = dataset.generator(config.seed + 2, step, device)
     eps = torch.randn(hr.shape, generator=generator, device=device)
-    return hr, level, eps
+    return hr, anchor, level, eps
+
+
+def draw_scale(config: TrainConfig, step: int) -> float:
+    """The scale of a step: the model's, or in every other step, on average, any from its smallest on."""
+    model = config.model
+    if model.smallest_scale is None:
+        return model.scale
+    chance, place = torch.rand(2, generator=dataset.generator(config.seed + 4, step)).tolist()
+    return model.scale if chance < 0.5 else model.smallest_scale + place * (model.scale - model.smallest_scale)
 
 
 @contextmanager
