@@ -67,7 +67,9 @@ def measured(model: checkpoint.Model, data: Path) -> dict[tuple[str, int], dict[
         for steps in (n for n in STEPS if n >= way.least_steps()):
             upscaler = Upscaler(model, Settings(steps, way.sampler, way.grid, fidelity=0.0))
             contenders.append(Sampled(f"{way.name} {steps}", upscaler))
-    known, _ = benchmark(data, contenders, Measure(model.config.scale, load_lpips(None)), model.config.scale)
+    known, _ = benchmark(
+        data, contenders, Measure(model.config.scale, load_lpips(None)), model.config.scale, model.config
+    )
     rows = []
     for row in known.rows():
         print(row.picture, row.method, flush=True)

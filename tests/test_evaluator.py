@@ -149,6 +149,35 @@ def test_the_protocols(program: Program, originals: Path, tmp_path: Path) -> Non
     assert document["means"]["given"]["psnr_y"] == pytest.approx(expected + 20 * math.log10(255 / 219), abs=1e-3)
 
 
+def test_everyday_inputs(program: Program, tiny_file: Path, originals: Path) -> None:
+    """They depend on a picture's name and on nothing else; their agreement with the output is not measured."""
+
+    def scores(*arguments: object) -> dict[str, dict[str, float]]:
+        code, out, _ = program("eval", "-m", tiny_file, "--data", originals, "--steps", "1", "--json", *arguments)
+        assert code == 0
+        document = json.loads(out)
+        assert ("everyday" in document["protocol"]["downscaling"]) == ("photo" in arguments)
+        return {row["picture"]: row for row in document["pictures"] if row["method"] == "bicubic"}
+
+    clean, first = scores(), scores("--degradation", "photo")
+    assert all(first[name]["psnr_rgb"] < clean[name]["psnr_rgb"] for name in clean)
+    assert "psnr_lr" in clean["coffee"]
+    assert "psnr_lr" not in first["coffee"]
+    (originals / "astronaut.png").unlink()
+    again = scores("--degradation", "photo", "--seed", 1)
+    assert {name: first[name] for name in ("chelsea", "coffee")} == again
+
+
+def test_models_of_different_inputs(program: Program, tiny_file: Path, originals: Path, tmp_path: Path) -> None:
+    blind = tmp_path / "blind.safetensors"
+    assert program("export", tiny_file, blind, "name=blind", "degradation=photo")[0] == 0
+    words = ["eval", "-m", tiny_file, "--against", blind, "--data", originals, "--steps", "1"]
+    code, _, err = program(*words)
+    assert code == 2
+    assert "the models expect different inputs\n  hint: give --degradation bicubic or --degradation photo" in err
+    assert program(*words, "--degradation", "photo")[0] == 0
+
+
 def test_against_another_folder(program: Program, originals: Path, tmp_path: Path) -> None:
     darker(originals, tmp_path / "near", 2)
     darker(originals, tmp_path / "far", 4)

@@ -23,6 +23,7 @@ from dreamsr.files.images import Picture
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(model=TINY, steps=8, batch=4, crop=32, warmup=2, val_every=4, save_every=100)
+BLIND = replace(CONFIG, model=replace(TINY, degradation="photo", smallest_scale=1.5))
 
 
 @pytest.fixture
@@ -49,10 +50,11 @@ def logged(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
-def test_stop_and_resume_is_bitwise_the_whole_run(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("config", [CONFIG, BLIND])
+def test_stop_and_resume_is_bitwise_the_whole_run(config: TrainConfig, folder: Path, tmp_path: Path) -> None:
     straight, broken = tmp_path / "straight", tmp_path / "broken"
-    list(events(trainer.create(CONFIG, folder, None, straight), straight))
-    list(events(trainer.create(CONFIG, folder, None, broken), broken, stop_at=3))
+    list(events(trainer.create(config, folder, None, straight), straight))
+    list(events(trainer.create(config, folder, None, broken), broken, stop_at=3))
     list(events(trainer.reopen(broken), broken, stop_at=2))
     list(events(trainer.reopen(broken), broken))
     (_, a), (_, b) = (checkpoint.load_state(out / trainer.STATE) for out in (straight, broken))
@@ -161,16 +163,31 @@ def test_average_starts_fast_and_follows_its_decay() -> None:
         torch.testing.assert_close(value, 0.75 * start[name] + 0.25 * b.state_dict()[name])
 
 
-def test_batches_are_a_function_of_seed_and_step(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("config", [CONFIG, BLIND])
+def test_batches_are_a_function_of_seed_and_step(config: TrainConfig, folder: Path, tmp_path: Path) -> None:
     loaded, _ = dataset.load(images.find(folder), 32, tmp_path / "cache.u8")
     process = Process(TINY.process)
-    first = optimize.draw_batch(CONFIG, process, loaded, 3, CPU)
-    optimize.draw_batch(CONFIG, process, loaded, 4, CPU)
-    for a, b in zip(first, optimize.draw_batch(CONFIG, process, loaded, 3, CPU), strict=True):
+    first = optimize.draw_batch(config, process, loaded, 3, CPU)
+    optimize.draw_batch(config, process, loaded, 4, CPU)
+    for a, b in zip(first, optimize.draw_batch(config, process, loaded, 3, CPU), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_share_of_the_levels_is_the_noisiest(folder: Path, tmp_path: Path) -> None:
+    loaded, _ = dataset.load(images.find(folder), 32, tmp_path / "cache.u8")
+    process = Process(TINY.process)
     share = torch.cat([optimize.draw_batch(CONFIG, process, loaded, i, CPU)[2] for i in range(400)])
     lam = torch.log(share[:, 0] / share[:, 1])
     assert float((lam < -3.9999).double().mean()) == pytest.approx(0.1, abs=0.025)
+
+
+def test_half_of_the_steps_have_any_scale() -> None:
+    assert {optimize.draw_scale(CONFIG, step) for step in range(20)} == {4}
+    scales = torch.tensor([optimize.draw_scale(BLIND, step) for step in range(1000)])
+    others = scales[scales < 4]
+    assert len(others) / 1000 == pytest.approx(0.5, abs=0.05)
+    assert float(others.min()) >= 1.5
+    assert float(others.mean()) == pytest.approx(2.75, abs=0.1)
 
 
 def test_bf16_runs_the_network_and_keeps_the_weights(folder: Path, tmp_path: Path) -> None:

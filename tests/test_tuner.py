@@ -159,7 +159,7 @@ def test_tuned_is_as_good_as_the_default_on_other_pictures() -> None:
     if not folder.is_dir() or not weights.is_file():
         pytest.skip("the standard sets and the LPIPS weights are not part of the repository")
     model = checkpoint.load_model(hub.resolve(hub.DEFAULT_MODEL)).to("cpu")
-    pairs, lpips = tuner.load_pairs(folder, 14, 4), load_lpips(weights)
+    pairs, lpips = tuner.load_pairs(folder, 14, model.config), load_lpips(weights)
     assert [len(grid.lambdas) for grid in model.config.sampling.tuned] == [2, 4]
     for grid in model.config.sampling.tuned:
         steps = len(grid.lambdas)

@@ -160,7 +160,7 @@ def test_bars_on_the_benchmark_sets(shared_metrics: Path) -> None:
     contenders = [Sampled(n, Upscaler(model, s)) for n, s in combinations(Settings(), {"steps": [1, 4]}).items()]
     scores = {}
     for name in ("Set14", "BSD100"):
-        rows = list(benchmark(SHARED / "data" / "eval" / name, contenders, measure, 4)[0].rows())
+        rows = list(benchmark(SHARED / "data" / "eval" / name, contenders, measure, 4, model.config)[0].rows())
         scores[name] = {k: {key: m.value for key, m in v.items()} for k, v in means(rows).items()}
     assert scores["Set14"]["1 step"]["psnr_y"] >= 27.8
     assert scores["Set14"]["4 steps"]["lpips"] <= 0.20

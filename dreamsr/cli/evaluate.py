@@ -12,6 +12,7 @@ from dreamsr.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dreamsr.config import ModelConfig
     from dreamsr.engine.evaluation import Evaluation
     from dreamsr.engine.evaluator import Benchmark, Contender, Row, Sampled
     from dreamsr.engine.measure import Measure
@@ -33,6 +34,10 @@ def evaluate(
     scale: Annotated[
         int | None, typer.Option("--scale", "-s", help="Reduction; two folders: measure bicubic beside them.")
     ] = None,
+    degradation: Annotated[
+        Literal["auto", "bicubic", "photo"],
+        typer.Option(help="How --data is reduced: bicubic, or as everyday pictures are (auto: as the model expects)."),
+    ] = "auto",
     steps: Annotated[str | None, typer.Option(help="Step counts to measure, as 1,4,10,50 (default: 1,4)")] = None,
     sweep: Annotated[
         list[str] | None,
@@ -88,7 +93,8 @@ def evaluate(
     rivals = _rivals(against, place, crop_to_match, variants, compute) if against else []
     scale = _agreed_scale([*own, *rivals], scale)
     measure = Measure(crop if crop is not None else scale or 4, *distances, PROTOCOLS[protocol])
-    benchmark, unpaired = evaluator.benchmark(place, [*own, *rivals], measure, scale)
+    inputs = _inputs([*own, *rivals], degradation)
+    benchmark, unpaired = evaluator.benchmark(place, [*own, *rivals], measure, scale, inputs)
     _warn(unpaired, measure)
     rows = _collect(benchmark)
     together = zip(own, rivals, strict=True) if len(own) == len(rivals) else product(own, rivals)
@@ -168,6 +174,20 @@ def _agreed_scale(contenders: "Sequence[Contender]", given: int | None) -> int |
         if given not in (None, scale):
             raise UsageError(f"--scale is {given}; this model makes x{scale}", f"use --scale {scale}")
     return next(iter(own), given)
+
+
+def _inputs(contenders: "Sequence[Contender]", degradation: Literal["auto", "bicubic", "photo"]) -> "ModelConfig":
+    """The model whose degradation makes the inputs: of the contenders one that is made for it."""
+    from dreamsr.config import ModelConfig
+    from dreamsr.engine.evaluator import Sampled
+
+    models = [c.upscaler.model.config for c in contenders if isinstance(c, Sampled)]
+    if degradation != "auto":
+        made_for = (config for config in models if config.degradation == degradation)
+        return next(made_for, ModelConfig(degradation=degradation))
+    if len({config.degradation for config in models}) > 1:
+        raise UsageError("the models expect different inputs", "give --degradation bicubic or --degradation photo")
+    return next(iter(models), ModelConfig())
 
 
 def _lpips_weights(given: Path | None) -> Path | None:

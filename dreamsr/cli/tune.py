@@ -50,7 +50,7 @@ def tune(
     if objective == "lpips" and lpips is None:
         raise UsageError("LPIPS has no weights here", "give --lpips-weights FILE, or --objective psnr")
     loaded = setup.load(model, device, dtype, threads)
-    chosen = tuner.load_pairs(data, pairs, loaded.config.scale)
+    chosen = tuner.load_pairs(data, pairs, loaded.config)
     console.say(f"tuning {loaded.config.name} on {len(chosen.inputs)} pictures of {data}, {objective}")
     found = [_search(loaded, count, chosen, objective, lpips, trials, seed, data.resolve().name) for count in counts]
     config = tuner.with_tuned(checkpoint.load_model(file), found).config

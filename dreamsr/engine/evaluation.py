@@ -62,7 +62,7 @@ def of(
 ) -> Evaluation:
     """The outcome of a benchmark."""
     methods = {contender.name: contender.facts for contender in benchmark.contenders}
-    protocol = benchmark.measure.protocol(benchmark.scale)
+    protocol = benchmark.measure.protocol(benchmark.scale, benchmark.inputs.degradation)
     if any(isinstance(contender, Results) and contender.cut for contender in benchmark.contenders):
         protocol["sizes"] = "pictures of different sizes were cut at the bottom and right to the smallest"
     return Evaluation(rows, protocol, methods, pairs, list(map(str, unpaired)))

@@ -2,16 +2,18 @@
 
 import sys
 import time
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from dreamsr.config import ModelConfig
 from dreamsr.core.resize import bicubic
-from dreamsr.data.degrade import degrade
+from dreamsr.data.degrade import degraded
 from dreamsr.engine import work
 from dreamsr.engine.device import describe
 from dreamsr.engine.measure import Measure
@@ -151,14 +153,17 @@ class Benchmark:
     measure: Measure
     scale: int | None = None
     """Originals are cut to multiples of it and reduced by it; None: contenders have their pictures already."""
+    inputs: ModelConfig = field(default_factory=ModelConfig)
+    """The model whose degradation reduces them."""
 
     def rows(self) -> Iterator[Row]:
         """The scores, picture by picture; pictures of different sizes are an error that names them."""
         for name in self.originals:
             case = self.case(name)
+            known = case.lr if self.inputs.degradation == "bicubic" else None
             for contender in self.contenders:
                 sr, costs = contender(case)
-                yield Row(name, contender.name, {**self.measure(sr, case.hr, case.lr), **costs})
+                yield Row(name, contender.name, {**self.measure(sr, case.hr, known), **costs})
 
     def case(self, name: str) -> Case:
         path = self.originals[name]
@@ -170,7 +175,8 @@ class Benchmark:
         if self.scale is None:
             return Case(name, path, size, hr, None)
         hr = crop_to_multiple(hr, self.scale)
-        return Case(name, path, size, hr, degrade(hr[None], self.scale)[0])
+        reduced = (hr.shape[1] // self.scale, hr.shape[2] // self.scale)
+        return Case(name, path, size, hr, degraded(hr[None], reduced, self.inputs, (0, zlib.crc32(name.encode())))[0])
 
 
 def crop_to_multiple(hr: Tensor, scale: int) -> Tensor:
@@ -201,7 +207,7 @@ def results(folder: Path, originals: Path, name: str, cut: bool = False) -> Resu
 
 
 def benchmark(
-    place: Path, contenders: Sequence[Contender], measure: Measure, scale: int | None
+    place: Path, contenders: Sequence[Contender], measure: Measure, scale: int | None, inputs: ModelConfig
 ) -> tuple[Benchmark, list[Path]]:
     """Contenders, with bicubic first where there is a scale, on the originals at `place` that all folders have.
 
@@ -218,4 +224,4 @@ def benchmark(
     every = [originals, *(folder.files for folder in folders)]
     unpaired = sorted(path for files in every for name, path in files.items() if name not in common)
     chosen = {name: path for name, path in originals.items() if name in common}
-    return Benchmark(chosen, [*([Bicubic()] if scale else []), *contenders], measure, scale), unpaired
+    return Benchmark(chosen, [*([Bicubic()] if scale else []), *contenders], measure, scale, inputs), unpaired

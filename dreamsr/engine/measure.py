@@ -76,7 +76,7 @@ class Measure:
         both = {"lpips": self.lpips, "lpips_squeeze": self.lpips_squeeze}
         return {key: distance for key, distance in both.items() if distance}
 
-    def protocol(self, scale: int | None) -> dict[str, str | int]:
+    def protocol(self, scale: int | None, degradation: str = "bicubic") -> dict[str, str | int]:
         """All that the numbers depend on besides the pictures; `scale` where originals are reduced."""
         facts: dict[str, str | int] = {"protocol": next(k for k, v in PROTOCOLS.items() if v == self.colors)}
         if "y" in self.colors:
@@ -94,6 +94,9 @@ class Measure:
         facts["lpips_squeezenet"] = measured if self.lpips_squeeze else missing
         if scale is not None:
             facts["mod_crop"] = scale
+        if scale is not None and degradation == "photo":
+            facts["downscaling"] = f"by {scale}, degraded as everyday pictures, drawn from the picture's name"
+        elif scale is not None:
             facts["downscaling"] = f"by {scale}, Pillow's bicubic (a = -.5, antialiased), 8 bits after each pass"
             facts["agreement"] = "LR-PSNR and MSE-LR (in [0, 1], times 1e5): on RGB, output reduced again, 8 bits"
         return facts

@@ -14,10 +14,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dreamsr.config import Grid, SamplerName, TunedGrid
+from dreamsr.config import Grid, ModelConfig, SamplerName, TunedGrid
 from dreamsr.core.process import Process
 from dreamsr.core.sampling import SAMPLERS
-from dreamsr.data.degrade import degrade
+from dreamsr.data.degrade import degraded
 from dreamsr.engine.evaluator import crop_to_multiple
 from dreamsr.engine.schedule import Settings, schedule
 from dreamsr.engine.upscaler import Upscaler
@@ -134,14 +134,16 @@ class Pairs:
     originals: list[Tensor]
 
 
-def load_pairs(folder: Path, count: int, scale: int, side: int = 192) -> Pairs:
-    """The middles, at most `side` pixels, of `count` pictures spread over a folder."""
+def load_pairs(folder: Path, count: int, model: ModelConfig, side: int = 192) -> Pairs:
+    """The middles, at most `side` pixels, of `count` pictures spread over a folder, degraded as the model expects."""
     paths = images.find(folder)
     if not paths:
         raise UsageError(f"no {images.KINDS} picture in {folder}")
     chosen = [paths[i * len(paths) // count] for i in range(count)] if count < len(paths) else paths
-    originals = [crop_to_multiple(_middle(images.read(path).color, side), scale) for path in chosen]
-    return Pairs([degrade(hr[None], scale)[0] for hr in originals], originals)
+    originals = [crop_to_multiple(_middle(images.read(path).color, side), model.scale) for path in chosen]
+    sizes = [(hr.shape[1] // model.scale, hr.shape[2] // model.scale) for hr in originals]
+    pairs = enumerate(zip(originals, sizes, strict=True))
+    return Pairs([degraded(hr[None], size, model, (0, i))[0] for i, (hr, size) in pairs], originals)
 
 
 def _middle(x: Tensor, side: int) -> Tensor:
