@@ -41,6 +41,17 @@ def test_a_list_chooses_and_copies_are_files(data: Path, tmp_path: Path) -> None
     assert not any(p.is_symlink() for p in found)
 
 
+def test_pages_of_text_depend_on_their_seed(tmp_path: Path) -> None:
+    def pages(name: str, seed: int) -> list[bytes]:
+        command = [sys.executable, str(ROOT / "scripts" / "text_pages.py"), str(tmp_path / name)]
+        subprocess.run([*command, "--count", "2", "--seed", str(seed)], check=True)
+        return [p.read_bytes() for p in sorted((tmp_path / name).iterdir())]
+
+    first = pages("a", 0)
+    assert first == pages("b", 0)
+    assert len({*first, *pages("c", 1)}) == 4
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("sh") is None, reason="needs a POSIX shell")
 def test_training_in_pieces_from_a_checkout(data: Path, tmp_path: Path) -> None:
