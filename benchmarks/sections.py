@@ -67,7 +67,7 @@ class Plan:
 
 
 def bundled(dtype: torch.dtype = torch.float32) -> Model:
-    return checkpoint.load_model(hub.resolve(hub.DEFAULT_MODEL)).to(CPU, dtype)
+    return checkpoint.load_model(hub.resolve("bicubic-x4")).to(CPU, dtype)
 
 
 def machine(plan: Plan) -> Table:

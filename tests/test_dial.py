@@ -32,7 +32,7 @@ def picture() -> Tensor:
 
 @pytest.fixture(scope="module")
 def bundled() -> Model:
-    return checkpoint.load_model(hub.resolve(hub.DEFAULT_MODEL)).to("cpu")
+    return checkpoint.load_model(hub.resolve("bicubic-x4")).to("cpu")
 
 
 def made(model: Model, picture: Tensor, **settings: float) -> Tensor:

@@ -158,7 +158,7 @@ def test_tuned_is_as_good_as_the_default_on_other_pictures() -> None:
     folder, weights = SHARED / "data" / "eval" / "Set14", SHARED / "metrics" / "lpips-alex.safetensors"
     if not folder.is_dir() or not weights.is_file():
         pytest.skip("the standard sets and the LPIPS weights are not part of the repository")
-    model = checkpoint.load_model(hub.resolve(hub.DEFAULT_MODEL)).to("cpu")
+    model = checkpoint.load_model(hub.resolve("bicubic-x4")).to("cpu")
     pairs, lpips = tuner.load_pairs(folder, 14, model.config), load_lpips(weights)
     assert [len(grid.lambdas) for grid in model.config.sampling.tuned] == [2, 4]
     for grid in model.config.sampling.tuned:
@@ -170,7 +170,7 @@ def test_tuned_is_as_good_as_the_default_on_other_pictures() -> None:
 
 
 def test_auto_takes_the_grids_of_the_bundled_model() -> None:
-    model = checkpoint.load_model(hub.resolve(hub.DEFAULT_MODEL))
+    model = checkpoint.load_model(hub.resolve("bicubic-x4"))
     for grid in model.config.sampling.tuned:
         found = schedule(model.config, Settings(steps=len(grid.lambdas)))
         assert (found.name, found.noise_scale) == (grid.sampler, grid.noise_scale)

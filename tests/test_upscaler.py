@@ -72,7 +72,7 @@ def test_a_fresh_model_is_bicubic() -> None:
 
 
 def bundled() -> Model:
-    return checkpoint.load_model(hub.resolve(hub.DEFAULT_MODEL))
+    return checkpoint.load_model(hub.resolve("bicubic-x4"))
 
 
 def whole_against_tiles(model: Model, steps: int, sampler: str = "ddim") -> float:
