@@ -11,10 +11,11 @@ def quantize(x: Tensor) -> Tensor:
 
 
 def degrade(hr: Tensor, scale: int) -> Tensor:
-    """Bicubic reduction as Pillow's: rows, then columns, each rounded to 8 bits.
+    """Bicubic reduction as Pillow's: (B, 3, H, W) in [-1, 1] to (B, 3, H / scale, W / scale)."""
+    return reduced(hr, (hr.shape[-2] // scale, hr.shape[-1] // scale))
 
-    (B, 3, H, W) in [-1, 1] to (B, 3, H / scale, W / scale).
-    """
-    height, width = hr.shape[-2:]
-    narrow = quantize(bicubic(hr, (height, width // scale)))
-    return quantize(bicubic(narrow, (height // scale, width // scale)))
+
+def reduced(hr: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bicubic reduction as Pillow's: rows, then columns, each rounded to 8 bits; (B, 3, H, W) to (B, 3, *size)."""
+    narrow = quantize(bicubic(hr, (hr.shape[-2], size[1])))
+    return quantize(bicubic(narrow, size))
