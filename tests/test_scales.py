@@ -19,8 +19,9 @@ from dreamsr.core.enlargement import Axis, window
 from dreamsr.core.resize import bicubic
 from dreamsr.engine import upscaler as upscaling
 from dreamsr.engine.evaluator import fitted
+from dreamsr.engine.outputs import Size
 from dreamsr.engine.schedule import Settings
-from dreamsr.engine.upscaler import Size, Upscaler
+from dreamsr.engine.upscaler import Upscaler
 from dreamsr.files import checkpoint, images
 from dreamsr.files.checkpoint import Model
 from dreamsr.files.images import Picture
@@ -75,7 +76,7 @@ def test_company_order_and_batch_do_not_matter(factor: float, free: Model) -> No
     together, backward = upscaler(xs, sizes), upscaler(xs[::-1], sizes[::-1])
     batched = replace(upscaler, settings=replace(upscaler.settings, batch=3))(xs, sizes)
     for x, size, a, b, c in zip(xs, sizes, together, reversed(backward), batched, strict=True):
-        assert a.shape[1:] == size
+        assert a.shape == (3, *size)
         assert torch.equal(a, b)
         assert torch.equal(a, upscaler([x], [size])[0])
         assert float((a - c).abs().max()) < 1e-4
