@@ -1,6 +1,6 @@
 """The bicubic enlargement of a picture to any size, whole or a window of it alone."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -9,6 +9,8 @@ from dreamsr.core.resize import bicubic, resampling
 
 CONTEXT = 2
 """Pixels of the input on either side of a place that its enlargement depends on."""
+STRIP = 256
+"""Pixels of a window that are enlarged at a time: the matrix is a narrow band, and a large one nearly all zeros."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,11 @@ class Axis:
     def held(self) -> slice:
         """Pixels of the input that lie in the window from end to end."""
         return slice(-(-self.start * self.length // self.size), self.stop * self.length // self.size)
+
+    def strips(self) -> list["Axis"]:
+        """The window in parts of at most STRIP pixels."""
+        starts = range(self.start, self.stop, STRIP)
+        return [replace(self, start=start, stop=min(start + STRIP, self.stop)) for start in starts]
 
     def enlargement(self) -> Tensor:
         """From the pixels that are seen to the window: float64 (stop - start, seen)."""
@@ -70,8 +77,11 @@ def whole(picture: Tensor, size: tuple[int, int], device: torch.device) -> Part:
 
 def window(picture: Tensor, rows: Axis, columns: Axis, device: torch.device) -> Part:
     """A window of the enlargement of a picture (3, h, w), of which no more than that takes is moved to `device`."""
-    seen, held = (
-        picture[:, y, x].to(device, torch.float32) for y, x in ((rows.seen, columns.seen), (rows.held, columns.held))
-    )
-    left, right = (axis.enlargement().to(seen) for axis in (rows, columns))
-    return Part(left @ seen @ right.T, held, rows, columns)
+    strips = [torch.cat([_enlarged(picture, y, x, device) for x in columns.strips()], 2) for y in rows.strips()]
+    held = picture[:, rows.held, columns.held].to(device, torch.float32)
+    return Part(torch.cat(strips, 1), held, rows, columns)
+
+
+def _enlarged(picture: Tensor, rows: Axis, columns: Axis, device: torch.device) -> Tensor:
+    seen = picture[:, rows.seen, columns.seen].to(device, torch.float32)
+    return rows.enlargement().to(seen) @ seen @ columns.enlargement().to(seen).T
