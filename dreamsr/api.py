@@ -41,7 +41,7 @@ class Options(_Sampling, total=False):
     """What may be asked of a picture; what is left out comes from the model."""
 
     scale: float
-    """Output size / input size, from 1 to the model's."""
+    """Output size / input size, from 1 to the model's. Below the scales that the model knows, its smallest, reduced."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ class Model:
     loaded: checkpoint.Model
 
     def __repr__(self) -> str:
-        return f"<dreamsr.Model {self.name}, x{self.scale}, {describe(self.loaded.device, self.loaded.denoiser.dtype)}>"
+        where = describe(self.loaded.device, self.loaded.denoiser.dtype)
+        return f"<dreamsr.Model {self.name}, {self.loaded.config.scales}, {where}>"
 
     @property
     def name(self) -> str:
@@ -75,20 +76,23 @@ class Model:
         """
         upscaler, sizing = self._configured(**options)
         sources = [images.bled(picture) for picture in arrays.pictures(image)]
-        upscale, bag = Frugal(upscaler), max(1, upscaler.tiling.batch // upscaler.tiles(sources[0].size))
+        size = upscaler.made_size(sources[0].size, sizing.scale)
+        upscale, bag = Frugal(upscaler), max(1, upscaler.tiling.batch // upscaler.tiles(size))
         colors: list[Tensor] = []
         for i in range(0, len(sources), bag):
-            colors += [made.color for made in upscale([picture.color for picture in sources[i : i + bag]])[0]]
+            inputs = [picture.color for picture in sources[i : i + bag]]
+            colors += [made.color for made in upscale(inputs, [size] * len(inputs))[0]]
         return arrays.like(image, self._finished(sources, colors, sizing))
 
     def steps(self, image: Pictorial, **options: Unpack[Options]) -> Iterator[Pictorial]:
         """What the image looks like after every step, for previews; the last one is what `upscale` returns.
 
-        As `upscale`, but for pictures of at most 4096 pixels a side at the model's scale.
+        As `upscale`, but only where the network makes at most 4096 pixels a side.
         """
         upscaler, sizing = self._configured(**options)
         sources = [images.bled(picture) for picture in arrays.pictures(image)]
-        runs = [upscaler.previews(picture.color) for picture in sources]
+        size = upscaler.made_size(sources[0].size, sizing.scale)
+        runs = [upscaler.previews(picture.color, size) for picture in sources]
         return (arrays.like(image, self._finished(sources, colors, sizing)) for colors in zip(*runs, strict=True))
 
     def _configured(

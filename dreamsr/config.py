@@ -215,8 +215,18 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _require(self.scale >= 1, "model.scale", "at least 1", self.scale)
-        least = self.scale if self.smallest_scale is None else self.smallest_scale
+        least = self.least_scale
         _require(1 <= least <= self.scale, "model.smallest_scale", f"between 1 and {self.scale}", least)
+
+    @property
+    def least_scale(self) -> float:
+        """The smallest scale that the network knows."""
+        return self.scale if self.smallest_scale is None else self.smallest_scale
+
+    @property
+    def scales(self) -> str:
+        """`x4`, or `x1.5 to x4`."""
+        return f"x{self.scale}" if self.smallest_scale is None else f"x{self.smallest_scale:g} to x{self.scale}"
 
 
 @dataclass(frozen=True)

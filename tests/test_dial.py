@@ -12,7 +12,8 @@ from PIL import Image
 from programs import Program
 from torch import Tensor
 
-from dreamsr.core.consistency import Projection, reduction
+from dreamsr.core.consistency import Projection
+from dreamsr.core.enlargement import Axis, whole
 from dreamsr.core.resize import bicubic
 from dreamsr.data.degrade import degrade
 from dreamsr.engine import upscaler as upscaling
@@ -59,8 +60,9 @@ def test_the_mean_and_the_deviation_of_samples(tiny_model: Model, picture: Tenso
     (found,) = Upscaler(tiny_model, Settings(steps=2, samples=3)).enlarge([picture])
     upscaler = Upscaler(tiny_model, Settings(steps=2))
     with torch.inference_mode():
-        layout, packed, denoise = upscaler._prepare([bicubic(picture[None], (132, 104))[0]], [picture])
-        ends = [list(upscaler._estimates(denoise, layout, sample=number))[-1] for number in range(3)]
+        parts = [whole(picture, (132, 104), torch.device("cpu"))]
+        layout, packed, denoise = upscaler._prepare(parts)
+        ends = [list(upscaler._estimates(denoise, layout, parts, number))[-1] for number in range(3)]
         each = [packed + u_0 / TINY.process.k for u_0 in ends]
     stack = torch.stack([layout.unpack(x)[0] for x in each])
     torch.testing.assert_close(found.color, stack.mean(0), rtol=0, atol=1e-6)
@@ -79,19 +81,25 @@ def test_company_does_not_change_samples(tiny_model: Model, picture: Tensor) -> 
     assert torch.equal(alone.deviation, together.deviation)
 
 
+def projection_of(size: tuple[int, int], small: tuple[int, int]) -> Projection:
+    """Of whole pictures."""
+    rows, columns = (Axis(length, large, 0, large) for length, large in zip(small, size, strict=True))
+    return Projection.of(rows, columns)
+
+
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize("size", [(24, 36), (120, 12)])
 def test_the_reduction_is_a_matrix(scale: int, size: tuple[int, int]) -> None:
     x = torch.rand(1, 3, *size, dtype=torch.float64)
-    rows, columns = (reduction(length, scale) for length in size)
+    rows, columns = (Axis(length // scale, length, 0, length).reduction() for length in size)
     small = bicubic(x, (size[0] // scale, size[1] // scale))
     torch.testing.assert_close(rows @ x @ columns.T, small)
 
 
 def test_projection() -> None:
     """The reduction of what is corrected is the input; correcting again does nothing; it is the shortest way."""
-    size, scale = (48, 64), 4
-    projection = Projection.of(size, scale)
+    size = (48, 64)
+    projection = projection_of(size, (12, 16))
     x, y = torch.rand(3, *size), torch.rand(3, 12, 16)
     moved = x + projection.correction(x, y)
     assert float(projection.residual(moved, y).abs().max()) < 1e-6
@@ -107,7 +115,7 @@ def test_consistency_leaves_its_share_of_the_residual(weight: float, tiny_model:
     smooth = bicubic(torch.rand(1, 3, 6, 5, generator=torch.Generator().manual_seed(2)) - 0.5, (33, 26))[0]
     out = made(tiny_model, smooth, consistency=weight, fidelity=1.0)
     plain = made(tiny_model, smooth, fidelity=1.0)
-    projection = Projection.of((132, 104), 4)
+    projection = projection_of((132, 104), (33, 26))
     before, after = projection.residual(plain, smooth), projection.residual(out, smooth)
     torch.testing.assert_close(after, (1 - weight) * before, rtol=0, atol=1e-5)
 
@@ -118,7 +126,7 @@ def test_consistency_holds_over_blocks_and_samples(tiny_model: Model, monkeypatc
     for name, value in (("WHOLE", 128), ("BLOCK", 192), ("MARGIN", 64)):
         monkeypatch.setattr(upscaling, name, value)
     (found,) = Upscaler(tiny_model, Settings(steps=2, samples=2, consistency=1, tile=128)).enlarge([picture])
-    residual = Projection.of((320, 200), 4).residual(found.color, picture)
+    residual = projection_of((320, 200), (80, 50)).residual(found.color, picture)
     assert float(residual.abs().max()) < 2 / 255
     assert found.deviation is not None
     assert found.deviation.shape == (320, 200)
@@ -203,6 +211,6 @@ def test_the_bundled_model_agrees_with_its_input_where_asked(bundled: Model) -> 
     hr = photo("astronaut")[:, 20:180, 140:300]
     lr = degrade(hr[None], 4)[0]
     out = Upscaler(bundled, Settings(consistency=1))([lr])[0]
-    residual = Projection.of((160, 160), 4).residual(out.clamp(-1, 1), lr).abs() / 2
+    residual = projection_of((160, 160), (40, 40)).residual(out.clamp(-1, 1), lr).abs() / 2
     assert float(residual.mean()) < 1 / 255
     assert float(residual.flatten().quantile(0.999)) < 1 / 255

@@ -10,8 +10,8 @@ from conftest import SHARED, TINY, photo, randomise
 from torch import Tensor
 
 from dreamsr.config import NetworkConfig
+from dreamsr.core.enlargement import Axis, window
 from dreamsr.core.resize import bicubic
-from dreamsr.core.tiling import Span
 from dreamsr.data.degrade import degrade
 from dreamsr.engine import upscaler as upscaler_module
 from dreamsr.engine.device import choose_dtype
@@ -122,11 +122,11 @@ def test_blocks_join(steps: int, most: float, monkeypatch: pytest.MonkeyPatch) -
         assert torch.equal(a, b)
 
 
-def test_a_window_of_the_anchor_is_a_part_of_the_whole(upscaler: Upscaler) -> None:
+def test_a_window_of_the_anchor_is_a_part_of_the_whole() -> None:
     x = photo("coffee")[:, :60, :70]
     whole = bicubic(x[None], (240, 280))[0]
     for rows, columns in (((0, 240), (0, 280)), ((0, 80), (118, 280)), ((51, 190), (22, 23)), ((239, 240), (277, 280))):
-        part = upscaler._anchor(x, Span(*rows, *rows), Span(*columns, *columns))
+        part = window(x, Axis(60, 240, *rows), Axis(70, 280, *columns), torch.device("cpu")).anchor
         expected = whole[:, slice(*rows), slice(*columns)]
         torch.testing.assert_close(part, expected, rtol=0, atol=1e-5)
 

@@ -1,6 +1,7 @@
 """`dreamsr eval`"""
 
 from itertools import product
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -32,7 +33,8 @@ def evaluate(
         str | None, typer.Option(help="Another model or folder of results: paired differences to it.")
     ] = None,
     scale: Annotated[
-        int | None, typer.Option("--scale", "-s", help="Reduction; two folders: measure bicubic beside them.")
+        float | None,
+        typer.Option("--scale", "-s", help="Reduction (default: the model's); two folders: measure bicubic beside."),
     ] = None,
     degradation: Annotated[
         Literal["auto", "bicubic", "photo"],
@@ -47,7 +49,9 @@ def evaluate(
     protocol: Annotated[
         Literal["all", "sr", "dream"], typer.Option(help="sr: Y, crop = scale. dream: RGB, no crop. all: both.")
     ] = "all",
-    crop: Annotated[int | None, typer.Option(help="Border left out on Y (default: the scale, or 4)")] = None,
+    crop: Annotated[
+        int | None, typer.Option(help="Border left out on Y (default: the scale, rounded up, or 4)")
+    ] = None,
     crop_to_match: Annotated[
         bool, typer.Option("--crop-to-match", help="Cut pairs of different sizes at the bottom and right.")
     ] = False,
@@ -65,8 +69,8 @@ def evaluate(
     """Measure pictures against originals: PSNR, SSIM, MS-SSIM, LPIPS, and agreement with the input.
 
     Either two folders whose pictures have the same names, or --model with --data: every picture is
-    cut to a multiple of the scale, reduced, upscaled and compared; bicubic is measured beside it. Means have
-    95 % intervals over pictures.
+    reduced, upscaled and compared, cut to a multiple of a whole scale first; bicubic is measured beside
+    it. Means have 95 % intervals over pictures.
     """
     _check(crop, protocol, scale, (json, csv, markdown))
     swept = [*(sweep or []), *(word for word in words or [] if _is_sweep(word))]
@@ -92,7 +96,7 @@ def evaluate(
         raise UsageError("nothing to measure", _HOW)
     rivals = _rivals(against, place, crop_to_match, variants, compute) if against else []
     scale = _agreed_scale([*own, *rivals], scale)
-    measure = Measure(crop if crop is not None else scale or 4, *distances, PROTOCOLS[protocol])
+    measure = Measure(crop if crop is not None else ceil(scale or 4), *distances, PROTOCOLS[protocol])
     inputs = _inputs([*own, *rivals], degradation)
     benchmark, unpaired = evaluator.benchmark(place, [*own, *rivals], measure, scale, inputs)
     _warn(unpaired, measure)
@@ -113,7 +117,7 @@ def _is_sweep(word: str) -> bool:
     return "=" in word and not Path(word).exists()
 
 
-def _check(crop: int | None, protocol: str, scale: int | None, forms: "Sequence[bool]") -> None:
+def _check(crop: int | None, protocol: str, scale: float | None, forms: "Sequence[bool]") -> None:
     if sum(forms) > 1:
         raise UsageError("--json, --csv and --markdown exclude each other", "take one of them")
     if crop is not None and crop < 0:
@@ -121,7 +125,7 @@ def _check(crop: int | None, protocol: str, scale: int | None, forms: "Sequence[
     if crop is not None and protocol == "dream":
         raise UsageError("--protocol dream measures whole pictures", "leave out --crop")
     if scale is not None and scale < 1:
-        raise UsageError(f"--scale is {scale}; expected a whole number of at least 1")
+        raise UsageError(f"--scale is {scale:g}; expected a number of at least 1")
 
 
 def _variants(settings: "Settings", steps: str | None, swept: list[str]) -> "dict[str, Settings]":
@@ -163,17 +167,18 @@ def _rivals(
     return _models(name, variants, f"{name}: ", *compute)
 
 
-def _agreed_scale(contenders: "Sequence[Contender]", given: int | None) -> int | None:
-    """The scale of the models and of --scale, which must be one."""
+def _agreed_scale(contenders: "Sequence[Contender]", given: float | None) -> float | None:
+    """--scale, which all models must make, or the scale of the models, which must be one."""
     from dreamsr.engine.evaluator import Sampled
 
-    own = {c.upscaler.model.config.scale for c in contenders if isinstance(c, Sampled)}
-    if len(own) > 1:
-        raise UsageError(f"the models make x{' and x'.join(map(str, sorted(own)))}", "compare models of one scale")
-    for scale in own:
-        if given not in (None, scale):
-            raise UsageError(f"--scale is {given}; this model makes x{scale}", f"use --scale {scale}")
-    return next(iter(own), given)
+    models = [c.upscaler.model.config for c in contenders if isinstance(c, Sampled)]
+    for model in models:
+        if given is not None and not model.least_scale <= given <= model.scale:
+            raise UsageError(f"--scale is {given:g}; this model makes {model.scales}", f"use --scale {model.scale}")
+    own = sorted({model.scale for model in models})
+    if given is None and len(own) > 1:
+        raise UsageError(f"the models make x{' and x'.join(map(str, own))}", "compare models of one scale")
+    return given or next(iter(own), None)
 
 
 def _inputs(contenders: "Sequence[Contender]", degradation: Literal["auto", "bicubic", "photo"]) -> "ModelConfig":

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from dreamsr.cli import console
+from dreamsr.config import ModelConfig
+from dreamsr.tables import from_dict
 
 models = typer.Typer(help="Models: those that are bundled, and those of the Hugging Face Hub.")
 Name = Annotated[
@@ -38,14 +40,14 @@ def bundled(json: Json = False) -> None:
     rows = [
         [
             name,
-            f"x{config['scale']}",
+            _scales(config),
             f"{path.stat().st_size / 2**20:.1f} MiB",
             str(card.get("licence", "-")),
             str(path),
         ]
         for name, (path, config, card) in found.items()
     ]
-    console.table(["model", "scale", "size", "licence", "file"], rows)
+    console.table(["model", "scales", "size", "licence", "file"], rows)
     if not rows:
         console.warn("no model is bundled with this installation")
 
@@ -60,7 +62,8 @@ def info(name: Name, json: Json = False) -> None:
     if json:
         _print({"name": config.get("name"), "path": str(path), "config": config, "card": card})
         return
-    console.table(["key", "value"], [["file", str(path)], *_flat(card), *_flat({"model": config})])
+    facts = [["file", str(path)], ["scales", _scales(config)]]
+    console.table(["key", "value"], [*facts, *_flat(card), *_flat({"model": config})])
 
 
 @models.command()
@@ -94,6 +97,10 @@ def verify(name: Name, json: Json = False) -> None:
         return
     console.say("as recorded, and it loads" if recorded else "it loads; no SHA-256 of it is recorded")
     console.data(f"{digest}  {file}")
+
+
+def _scales(config: Mapping[str, Any]) -> str:
+    return from_dict(ModelConfig, config).scales
 
 
 def _flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[list[str]]:

@@ -104,7 +104,9 @@ def _foretell(job: "Job", tasks: "list[Task]", manifest: "Manifest | None", repo
         return
     judge = resume.Judge(manifest, job.settings, len(manifest.entries) if manifest else 0, job.overwrite)
     verdicts = [(task, judge(task)) for task in tasks]
-    sizes = [task.input_size for task, verdict in verdicts if verdict.action == "make" and not task.problem]
+    sizes = [
+        job.made_size(task.input_size) for task, verdict in verdicts if verdict.action == "make" and not task.problem
+    ]
     report.plan(verdicts, estimate.estimate(job.upscaler, sizes))
 
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dreamsr.core.resize import bicubic
+from dreamsr.core.enlargement import Axis
 
 
 @dataclass(frozen=True)
 class Projection:
-    """The reduction of pictures of one size, and its pseudo-inverse, along rows and columns."""
+    """The reduction of an enlargement, or of a window of it, and its pseudo-inverse, along rows and columns."""
 
     reduce: tuple[Tensor, Tensor]
     """(h, H) and (w, W)"""
@@ -22,13 +22,12 @@ class Projection:
     """(H, h) and (W, w)"""
 
     @classmethod
-    def of(cls, size: tuple[int, int], scale: int, device: torch.device | str = "cpu") -> "Projection":
-        """For pictures of size (H, W), multiples of `scale`; float32 on `device`."""
-        matrices = [reduction(length, scale) for length in size]
+    def of(cls, rows: Axis, columns: Axis, device: torch.device | str = "cpu") -> "Projection":
+        """To the pixels of the input that these windows hold; float32 on `device`."""
+        matrices = [rows.reduction(), columns.reduction()]
         inverses = [a.T @ torch.linalg.inv(a @ a.T) for a in matrices]
-        rows, columns = (a.to(device, torch.float32) for a in matrices)
-        back_rows, back_columns = (a.to(device, torch.float32) for a in inverses)
-        return cls((rows, columns), (back_rows, back_columns))
+        a, b, back_a, back_b = (matrix.to(device, torch.float32) for matrix in (*matrices, *inverses))
+        return cls((a, b), (back_a, back_b))
 
     def residual(self, x: Tensor, y: Tensor) -> Tensor:
         """A x - y: (3, H, W) and (3, h, w) to (3, h, w)."""
@@ -37,9 +36,3 @@ class Projection:
     def correction(self, x: Tensor, y: Tensor) -> Tensor:
         """What to add to x so that its reduction becomes y: (3, H, W)."""
         return -(self.expand[0] @ self.residual(x, y) @ self.expand[1].T)
-
-
-def reduction(length: int, scale: int) -> Tensor:
-    """The antialiased bicubic reduction of one axis as a matrix, float64 (length / scale, length)."""
-    identity = torch.eye(length, dtype=torch.float64)
-    return bicubic(identity[None, None], (length // scale, length))[0, 0]

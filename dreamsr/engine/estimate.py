@@ -1,5 +1,6 @@
 """What a job is going to take."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,8 +10,8 @@ import torch
 from dreamsr.engine.outputs import Size
 from dreamsr.engine.upscaler import WHOLE, Upscaler
 
-_SIDE = 256
-"""Of the largest picture that is measured, in pixels of the input."""
+_SIDE = 1024
+"""Of the largest picture that is measured, in pixels of the output."""
 _BYTES_A_PIXEL = 12 * 9
 """Three float32 planes of what is solved in one piece: anchors, u, its estimates, noise; and features."""
 _OUTPUT_BYTES = 12 + 3
@@ -29,26 +30,27 @@ class Estimate:
 
 
 def estimate(upscaler: Upscaler, sizes: Sequence[Size]) -> Estimate:
-    """The tiles, time and memory that inputs of (height, width) take."""
+    """What outputs of (height, width) take; they are those that the network makes."""
     if not sizes:
         return Estimate(0, 0.0, 0)
     by_pixels = sorted(height * width for height, width in sizes)
     middle = sorted(sizes, key=lambda size: size[0] * size[1])[len(sizes) // 2]
     tiles = sum(upscaler.tiles(size) for size in sizes)
     seconds = sum(by_pixels) * _seconds_a_pixel(upscaler, middle)
-    largest = by_pixels[-1] * upscaler.model.config.scale**2
+    largest = by_pixels[-1]
     return Estimate(tiles, seconds, min(largest, WHOLE**2) * _BYTES_A_PIXEL + largest * _OUTPUT_BYTES)
 
 
 def _seconds_a_pixel(upscaler: Upscaler, size: Size) -> float:
-    """Of the input; the best of three calls of one full batch, since the first one prepares the kernels."""
+    """Of the output; the best of three calls of one full batch, since the first one prepares the kernels."""
     height, width = (min(side, _SIDE) for side in size)
-    pictures = [torch.zeros(3, height, width)] * upscaler.tiling.batch
+    scale, batch = upscaler.model.config.scale, upscaler.tiling.batch
+    pictures = [torch.zeros(3, math.ceil(height / scale), math.ceil(width / scale))] * batch
 
     def call() -> float:
         start = time.perf_counter()
-        for output in upscaler(pictures):
+        for output in upscaler(pictures, [(height, width)] * batch):
             output.cpu()
         return time.perf_counter() - start
 
-    return min(call() for _ in range(3)) / (len(pictures) * height * width)
+    return min(call() for _ in range(3)) / (batch * height * width)

@@ -17,6 +17,7 @@ from dreamsr.data.degrade import degraded
 from dreamsr.engine import work
 from dreamsr.engine.device import describe
 from dreamsr.engine.measure import Measure
+from dreamsr.engine.outputs import Size, output_size
 from dreamsr.engine.upscaler import Upscaler
 from dreamsr.errors import DreamSRError, UsageError
 from dreamsr.files import images
@@ -39,7 +40,7 @@ class Case:
 
     name: str
     path: Path
-    size: tuple[int, int]
+    size: Size
     """(height, width) of the file, before it was cut."""
     hr: Tensor
     lr: Tensor | None
@@ -118,7 +119,7 @@ class Sampled:
     def facts(self) -> Facts:
         given = {key: value for key, value in asdict(self.upscaler.settings).items() if value is not None}
         made = asdict(work.describe(self.upscaler, self.model, self.sha256))
-        del made["source"]
+        del made["source"], made["scale"]  # those of the benchmark
         return {**given, **made, "device": describe(self.upscaler.model.device, self.upscaler.denoiser.dtype)}
 
     def __call__(self, case: Case) -> tuple[Tensor, dict[str, float]]:
@@ -127,7 +128,7 @@ class Sampled:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         start = time.perf_counter()
-        sr = self.upscaler([case.lr])[0].cpu()
+        sr = self.upscaler([case.lr], [(case.hr.shape[-2], case.hr.shape[-1])])[0].cpu()
         seconds = time.perf_counter() - start
         return sr, {"s_per_mp": seconds / (sr[0].numel() / 1e6), **_peak(device)}
 
@@ -151,8 +152,8 @@ class Benchmark:
     originals: Mapping[str, Path]
     contenders: Sequence[Contender]
     measure: Measure
-    scale: int | None = None
-    """Originals are cut to multiples of it and reduced by it; None: contenders have their pictures already."""
+    scale: float | None = None
+    """Originals are reduced by it, `fitted` first; None: contenders have their pictures already."""
     inputs: ModelConfig = field(default_factory=ModelConfig)
     """The model whose degradation reduces them."""
 
@@ -174,9 +175,18 @@ class Benchmark:
         hr = hr[:, : min(heights), : min(widths)]
         if self.scale is None:
             return Case(name, path, size, hr, None)
-        hr = crop_to_multiple(hr, self.scale)
-        reduced = (hr.shape[1] // self.scale, hr.shape[2] // self.scale)
-        return Case(name, path, size, hr, degraded(hr[None], reduced, self.inputs, (0, zlib.crc32(name.encode())))[0])
+        hr, small = fitted(hr, self.scale)
+        return Case(name, path, size, hr, degraded(hr[None], small, self.inputs, (0, zlib.crc32(name.encode())))[0])
+
+
+def fitted(hr: Tensor, scale: float) -> tuple[Tensor, Size]:
+    """What is measured of (3, H, W), and the size (h, w) that it is reduced to.
+
+    Whole scales: what is left of it when cut to multiples. Others: all of it, with a size rounded to whole pixels.
+    """
+    if scale == int(scale):
+        hr = crop_to_multiple(hr, int(scale))
+    return hr, output_size((hr.shape[-2], hr.shape[-1]), 1 / scale)
 
 
 def crop_to_multiple(hr: Tensor, scale: int) -> Tensor:
@@ -207,7 +217,7 @@ def results(folder: Path, originals: Path, name: str, cut: bool = False) -> Resu
 
 
 def benchmark(
-    place: Path, contenders: Sequence[Contender], measure: Measure, scale: int | None, inputs: ModelConfig
+    place: Path, contenders: Sequence[Contender], measure: Measure, scale: float | None, inputs: ModelConfig
 ) -> tuple[Benchmark, list[Path]]:
     """Contenders, with bicubic first where there is a scale, on the originals at `place` that all folders have.
 

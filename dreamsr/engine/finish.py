@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from dreamsr.config import ModelConfig
-from dreamsr.data.degrade import degrade
+from dreamsr.data.degrade import reduced
 from dreamsr.errors import DreamSRError
 from dreamsr.files import images
 from dreamsr.files.images import Picture
@@ -30,5 +30,5 @@ def agreement(color: Tensor, source: Picture, model: ModelConfig) -> float | Non
     """
     if model.degradation != "bicubic":
         return None
-    again = degrade(color[None], model.scale)[0]
+    again = reduced(color[None], source.size)[0]
     return min(psnr(images.to_bytes(again), images.to_bytes(source.color)), EQUAL)

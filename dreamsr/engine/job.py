@@ -13,7 +13,7 @@ from dreamsr.core.resize import bicubic
 from dreamsr.engine.finish import agreement, finished
 from dreamsr.engine.memory import Frugal
 from dreamsr.engine.planning import Task
-from dreamsr.engine.upscaler import Enlarged, Upscaler
+from dreamsr.engine.upscaler import Enlarged
 from dreamsr.engine.work import Job, Result, Work, failure
 from dreamsr.engine.worker import Worker
 from dreamsr.errors import DreamSRError
@@ -72,25 +72,27 @@ def _sweep(tasks: Sequence[Task], manifest: Manifest | None) -> None:
 def _round(worker: Worker, upscale: Frugal, pool: ThreadPoolExecutor, tasks: list[Task]) -> Iterator[Result | None]:
     """The result of every task, or None where another process is at it."""
     opened = _window((pool.submit(worker.open, task), _pixels(task.input_size)) for task in tasks)
-    enlarged = (work for bag in _bags(opened, worker.job.upscaler) for work in _enlarge(bag, worker.job, upscale))
+    enlarged = (work for bag in _bags(opened, worker.job) for work in _enlarge(bag, worker.job, upscale))
     return _window((pool.submit(worker.close, work), _pixels(work.task.size)) for work in enlarged)
 
 
 def _enlarge(bag: list[Work], job: Job, upscale: Frugal) -> Iterator[Work]:
     """The bag with its pictures enlarged."""
     good = [work.picture for work in bag if work.picture]
+    sizes = [job.made_size(picture.size) for picture in good]
     start = time.perf_counter()
     try:
-        outputs, remark = upscale([picture.color for picture in good]) if good else ([], "")
+        outputs, remark = upscale([picture.color for picture in good], sizes) if good else ([], "")
     except DreamSRError as error:
         yield from (_failed(work, error) if work.picture else work for work in bag)
         return
-    seconds, total = time.perf_counter() - start, sum(_pixels(picture.size) for picture in good)
-    enlarged = iter(outputs)
+    seconds, total = time.perf_counter() - start, sum(map(_pixels, sizes))
+    enlarged = iter(zip(outputs, sizes, strict=True))
     for work in bag:
         if work.picture:
-            share = seconds * _pixels(work.picture.size) / total
-            done = _assemble(replace(work, seconds=work.seconds + share), next(enlarged), job)
+            made, size = next(enlarged)
+            share = seconds * _pixels(size) / total
+            done = _assemble(replace(work, seconds=work.seconds + share), made, job)
             yield replace(done, picture=done.picture and _remarked(done.picture, remark))
             remark = ""
         else:
@@ -138,12 +140,12 @@ def _window(futures: Iterable[tuple[Future[T], int]]) -> Iterator[T]:
         yield future.result()
 
 
-def _bags(opened: Iterable[Work], upscaler: Upscaler) -> Iterator[list[Work]]:
+def _bags(opened: Iterable[Work], job: Job) -> Iterator[list[Work]]:
     """Consecutive works, at least one, whose tiles fill up to _BAG_BATCHES batches together."""
+    upscaler, tiles = job.upscaler, 0
     bag: list[Work] = []
-    tiles = 0
     for work in opened:
-        count = upscaler.tiles(work.picture.size) if work.picture else 0
+        count = upscaler.tiles(job.made_size(work.picture.size)) if work.picture else 0
         if bag and (tiles + count > _BAG_BATCHES * upscaler.tiling.batch or len(bag) == _BAG_LENGTH):
             yield bag
             bag, tiles = [], 0

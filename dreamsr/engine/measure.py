@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from dreamsr.data.degrade import degrade
+from dreamsr.data.degrade import reduced
 from dreamsr.errors import CheckpointError
 from dreamsr.files import images, lpips_weights
 from dreamsr.metrics import LPIPS, both_ssim, consistency, lpips, luma, psnr
@@ -66,7 +66,7 @@ class Measure:
             scores |= _fidelity("rgb", a, b, 0)
         scores |= {key: distance(images.to_unit(a), images.to_unit(b)) for key, distance in self._distances.items()}
         if lr is not None:
-            again = images.to_bytes(degrade(images.to_unit(a)[None], a.shape[-1] // lr.shape[-1])[0])
+            again = images.to_bytes(reduced(images.to_unit(a)[None], (lr.shape[-2], lr.shape[-1]))[0])
             low = images.to_bytes(lr)
             scores |= {"psnr_lr": psnr(again, low), "mse_lr": consistency(again, low)}
         return scores
@@ -76,7 +76,7 @@ class Measure:
         both = {"lpips": self.lpips, "lpips_squeeze": self.lpips_squeeze}
         return {key: distance for key, distance in both.items() if distance}
 
-    def protocol(self, scale: int | None, degradation: str = "bicubic") -> dict[str, str | int]:
+    def protocol(self, scale: float | None, degradation: str = "bicubic") -> dict[str, str | int]:
         """All that the numbers depend on besides the pictures; `scale` where originals are reduced."""
         facts: dict[str, str | int] = {"protocol": next(k for k, v in PROTOCOLS.items() if v == self.colors)}
         if "y" in self.colors:
@@ -92,12 +92,12 @@ class Measure:
         missing = f"not measured, its weights were not found: {lpips_weights.HOW_TO_GET}"
         facts["lpips_alexnet"] = measured if self.lpips else missing
         facts["lpips_squeezenet"] = measured if self.lpips_squeeze else missing
-        if scale is not None:
-            facts["mod_crop"] = scale
+        if scale is not None and scale == int(scale):
+            facts["mod_crop"] = int(scale)
         if scale is not None and degradation == "photo":
-            facts["downscaling"] = f"by {scale}, degraded as everyday pictures, drawn from the picture's name"
+            facts["downscaling"] = f"by {scale:g}, degraded as everyday pictures, drawn from the picture's name"
         elif scale is not None:
-            facts["downscaling"] = f"by {scale}, Pillow's bicubic (a = -.5, antialiased), 8 bits after each pass"
+            facts["downscaling"] = f"by {scale:g}, Pillow's bicubic (a = -.5, antialiased), 8 bits after each pass"
             facts["agreement"] = "LR-PSNR and MSE-LR (in [0, 1], times 1e5): on RGB, output reduced again, 8 bits"
         return facts
 

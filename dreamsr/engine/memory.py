@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from dreamsr.engine.outputs import Size
 from dreamsr.engine.upscaler import Enlarged, Upscaler
 from dreamsr.errors import DreamSRError
 
@@ -15,12 +16,12 @@ class Frugal:
     def __init__(self, upscaler: Upscaler) -> None:
         self.upscaler = upscaler
 
-    def __call__(self, pictures: Sequence[Tensor]) -> tuple[list[Enlarged], str]:
-        """The enlarged pictures, on the CPU, and a remark if memory ran out this time; raises DreamSRError."""
+    def __call__(self, pictures: Sequence[Tensor], sizes: Sequence[Size] | None = None) -> tuple[list[Enlarged], str]:
+        """What `Upscaler.enlarge` makes, on the CPU, and a remark if memory ran out this time; raises DreamSRError."""
         remark = ""
         while True:
             try:
-                return [x.cpu() for x in self.upscaler.enlarge(pictures)], remark
+                return [x.cpu() for x in self.upscaler.enlarge(pictures, sizes)], remark
             except torch.OutOfMemoryError:
                 smaller = self.upscaler.smaller()  # retried outside: the error holds on to what it has seen
             if smaller is None:

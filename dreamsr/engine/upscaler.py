@@ -12,15 +12,13 @@ from dreamsr.config import TILE
 from dreamsr.core import noise, sampling
 from dreamsr.core.consistency import Projection
 from dreamsr.core.denoiser import Denoiser, Network
-from dreamsr.core.resize import bicubic
+from dreamsr.core.enlargement import Axis, Part, whole, window
 from dreamsr.core.tiling import Layout, Span, spans, tiled
 from dreamsr.engine.device import Tiling, tiling
+from dreamsr.engine.outputs import Size, output_size
 from dreamsr.engine.schedule import Schedule, Settings, schedule
 from dreamsr.errors import UsageError
 from dreamsr.files.checkpoint import Model
-
-Size = tuple[int, int]
-"""(height, width)"""
 
 HALO = 48
 OVERLAP = 8
@@ -31,13 +29,11 @@ BLOCK = 2816
 """Longest side of the blocks of larger pictures, whose output needs memory too."""
 MARGIN = 128
 """Output pixels by which a block reaches over what is kept of it."""
-CONTEXT = 4
-"""Input pixels around a window that its bicubic enlargement depends on."""
 
 
 @dataclass(frozen=True)
 class Enlarged:
-    """A picture of the model's size."""
+    """A picture as the network made it."""
 
     color: Tensor
     """(3, H, W) in [-1, 1]"""
@@ -121,57 +117,69 @@ class Upscaler:
         return Layout(tuple(sizes), t.tile, self.halo, network.granularity, t.static, bool(network.fixed_size))
 
     def tiles(self, size: Size) -> int:
-        """How many tiles an input of (height, width) takes."""
-        scale = self.model.config.scale
-        return len(self.layout([(scale * size[0], scale * size[1])]).tiles)
+        """How many tiles an output of (height, width) takes."""
+        return len(self.layout([size]).tiles)
 
-    def __call__(self, pictures: Sequence[Tensor]) -> list[Tensor]:
-        """Upscale pictures (3, h, w) in [-1, 1] together to (3, scale h, scale w)."""
-        return [enlarged.color for enlarged in self.enlarge(pictures)]
+    def made_size(self, size: Size, factor: float | None = None) -> Size:
+        """(height, width) of what the network makes of an input of (height, width) that is to grow by `factor`.
+
+        At the smallest scale that it knows if `factor` is below; None: at the model's scale.
+        """
+        config = self.model.config
+        return output_size(size, max(factor or config.scale, config.least_scale))
+
+    def __call__(self, pictures: Sequence[Tensor], sizes: Sequence[Size] | None = None) -> list[Tensor]:
+        """Upscale pictures as `enlarge`: (3, h, w) in [-1, 1] to (3, *size)."""
+        return [enlarged.color for enlarged in self.enlarge(pictures, sizes)]
 
     @torch.inference_mode()
-    def enlarge(self, pictures: Sequence[Tensor]) -> list[Enlarged]:
-        """Upscale pictures (3, h, w) in [-1, 1] together.
+    def enlarge(self, pictures: Sequence[Tensor], sizes: Sequence[Size] | None = None) -> list[Enlarged]:
+        """Upscale pictures (3, h, w) in [-1, 1] together to sizes that the network knows (default: its model's scale).
 
         A picture's result depends neither on the others of the call nor on their order. One that is
         larger than a block is solved block by block and comes on the CPU.
         """
-        large = [max(self._enlarged(x)) > WHOLE for x in pictures]
-        if any(large) and len(pictures) > 1:
-            return [self.enlarge([x])[0] for x in pictures]
-        if any(large):
-            return [self._in_blocks(pictures[0])]
-        loaded = [self._load(x) for x in pictures]
-        return self._solve([self._enlargement(x) for x in loaded], loaded)
+        sizes = sizes or [self._usual(x) for x in pictures]
+        large = any(max(size) > WHOLE for size in sizes)
+        if large and len(pictures) > 1:
+            return [self.enlarge([x], [size])[0] for x, size in zip(pictures, sizes, strict=True)]
+        if large:
+            return [self._in_blocks(pictures[0], sizes[0])]
+        return self._solve([whole(x, size, self.model.device) for x, size in zip(pictures, sizes, strict=True)])
 
     @torch.inference_mode()
-    def previews(self, picture: Tensor) -> Iterator[Tensor]:
-        """The picture after every step; the last is what `self([picture])` returns.
+    def previews(self, picture: Tensor, size: Size | None = None) -> Iterator[Tensor]:
+        """The picture after every step; the last is what `self([picture], [size])` returns.
 
         Raises UsageError for a picture that is solved in blocks, and for the mean of several samples.
         """
-        if max(self._enlarged(picture)) > WHOLE:
+        size = size or self._usual(picture)
+        if max(size) > WHOLE:
             raise UsageError(
-                f"an output of {' x '.join(map(str, self._enlarged(picture)))} pixels is made in parts",
+                f"an output of {' x '.join(map(str, size))} pixels is made in parts",
                 f"there are previews up to {WHOLE} pixels a side",
             )
         if self.settings.samples > 1:
             raise UsageError(f"there are no previews of {self.settings.samples} samples", "leave samples out")
-        seen = self._load(picture)
-        layout, packed, denoise = self._prepare([self._enlargement(seen)], [seen])
-        for u_0 in self._estimates(denoise, layout):
+        parts = [whole(picture, size, self.model.device)]
+        layout, packed, denoise = self._prepare(parts)
+        for u_0 in self._estimates(denoise, layout, parts):
             (preview,) = layout.unpack(self.denoiser.process.to_x(u_0, packed))
             yield preview
 
-    def _in_blocks(self, picture: Tensor) -> Enlarged:
+    def _usual(self, picture: Tensor) -> Size:
+        return self.made_size((picture.shape[-2], picture.shape[-1]))
+
+    def _in_blocks(self, picture: Tensor, size: Size) -> Enlarged:
         """A large picture from blocks that reach over what is kept of them by margins."""
-        height, width = self._enlarged(picture)
+        height, width = size
         color = torch.empty(3, height, width)
         deviation = torch.empty(height, width) if self.settings.samples > 1 else None
         for rows in self._blocks(height):
             for columns in self._blocks(width):
-                anchor, seen = self._anchor(picture, rows, columns), self._window(picture, rows, columns)
-                (block,) = self._solve([anchor], [self._load(seen)], (rows.start, columns.start))
+                y = Axis(picture.shape[1], height, rows.start, rows.stop)
+                x = Axis(picture.shape[2], width, columns.start, columns.stop)
+                (block,) = self._solve([window(picture, y, x, self.model.device)])
                 place, kept = (rows.place(), columns.place()), (rows.kept(), columns.kept())
                 color[:, *place] = block.color[:, *kept]
                 if deviation is not None and block.deviation is not None:
@@ -179,38 +187,17 @@ class Upscaler:
         return Enlarged(color, deviation)
 
     def _blocks(self, length: int) -> list[Span]:
-        """Blocks along an axis; they begin where tiles of the whole could, and pixels of the input do."""
+        """Blocks along an axis; they begin where tiles of the whole could and, at the model's scale, pixels do."""
         grain = math.lcm(self.model.network.granularity, self.model.config.scale)
         blocks = spans(math.ceil(length / grain) * grain, BLOCK, math.ceil(MARGIN / grain) * grain, grain)
         return [replace(span, stop=min(span.stop, length), last=min(span.last, length)) for span in blocks]
 
-    def _anchor(self, picture: Tensor, rows: Span, columns: Span) -> Tensor:
-        """A window of the bicubic enlargement of the whole picture."""
-        scale, near = self.model.config.scale, []
-        for span, length in ((rows, picture.shape[1]), (columns, picture.shape[2])):
-            near.append(slice(max(0, span.start // scale - CONTEXT), min(length, -(-span.stop // scale) + CONTEXT)))
-        seen = self._load(picture[:, near[0], near[1]])
-        enlarged = bicubic(seen[None], self._enlarged(seen))[0]
-        top, left = scale * near[0].start, scale * near[1].start
-        return enlarged[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
-
-    def _window(self, picture: Tensor, rows: Span, columns: Span) -> Tensor:
-        """What a block is made of."""
-        scale = self.model.config.scale
-        return picture[:, rows.start // scale : rows.stop // scale, columns.start // scale : columns.stop // scale]
-
-    def _load(self, picture: Tensor) -> Tensor:
-        return picture.to(self.model.device, torch.float32)
-
-    def _enlargement(self, seen: Tensor) -> Tensor:
-        return bicubic(seen[None], self._enlarged(seen))[0]
-
-    def _solve(self, anchors: Sequence[Tensor], inputs: Sequence[Tensor], origin: Size = (0, 0)) -> list[Enlarged]:
-        """Pictures of anchors (3, H, W), whose first pixel lies at `origin`, and inputs (3, h, w)."""
-        layout, packed, denoise = self._prepare(anchors, inputs)
+    def _solve(self, parts: Sequence[Part]) -> list[Enlarged]:
+        """What parts of enlargements become."""
+        layout, packed, denoise = self._prepare(parts)
 
         def sample(number: int) -> Tensor:
-            for u_0 in self._estimates(denoise, layout, origin, number):
+            for u_0 in self._estimates(denoise, layout, parts, number):
                 last = u_0  # earlier ones are let go
             return self.denoiser.process.to_x(last, packed)
 
@@ -220,50 +207,48 @@ class Upscaler:
         spread = [variance.mean(0).sqrt() / 2 for variance in layout.unpack(variance)]
         return [Enlarged(*both) for both in zip(layout.unpack(mean), spread, strict=True)]
 
-    def _prepare(self, anchors: Sequence[Tensor], inputs: Sequence[Tensor]) -> tuple[Layout, Tensor, sampling.Denoise]:
-        """How pictures lie in a flat bag, the bag of their anchors, and what estimates u_0 on it."""
-        layout = self.layout([(x.shape[1], x.shape[2]) for x in anchors])
-        packed = layout.pack(anchors)
+    def _prepare(self, parts: Sequence[Part]) -> tuple[Layout, Tensor, sampling.Denoise]:
+        """How parts lie in a flat bag, the bag of their anchors, and what estimates u_0 on it."""
+        layout = self.layout([part.size for part in parts])
+        packed = layout.pack([part.anchor for part in parts])
         denoise = tiled(self.denoiser, layout, packed, self.tiling.batch)
         if self.settings.consistency:
-            denoise = self._consistent(denoise, layout, anchors, inputs)
+            denoise = self._consistent(denoise, layout, parts)
         return layout, packed, denoise
 
     def _estimates(
-        self, denoise: sampling.Denoise, layout: Layout, origin: Size = (0, 0), sample: int = 0
+        self, denoise: sampling.Denoise, layout: Layout, parts: Sequence[Part], sample: int = 0
     ) -> Iterator[Tensor]:
         """The estimate of u_0 of every step, a flat bag, each with its share of the first."""
         plan, first = self.schedule, None
-        start = self._noise(layout, origin, sample, 0).mul_(plan.noise_scale * float(plan.levels[0, 1]))
+        start = self._noise(layout, parts, sample, 0).mul_(plan.noise_scale * float(plan.levels[0, 1]))
         for step in sampling.solve(
-            denoise, start, plan.levels, plan.sampler, lambda i: self._noise(layout, origin, sample, i + 1)
+            denoise, start, plan.levels, plan.sampler, lambda i: self._noise(layout, parts, sample, i + 1)
         ):
             if step.i == 0 and plan.fidelity > 0:
                 first = step.u_0
             yield step.u_0 if first is None else torch.lerp(step.u_0, first, plan.fidelity)
 
-    def _consistent(
-        self, denoise: sampling.Denoise, layout: Layout, anchors: Sequence[Tensor], inputs: Sequence[Tensor]
-    ) -> sampling.Denoise:
+    def _consistent(self, denoise: sampling.Denoise, layout: Layout, parts: Sequence[Part]) -> sampling.Denoise:
         """`denoise` whose pictures, reduced, come nearer to the inputs."""
         process, weight = self.denoiser.process, self.settings.consistency
-        projections = [Projection.of(size, self.model.config.scale, self.model.device) for size in layout.sizes]
+        projections = [Projection.of(part.rows, part.columns, self.model.device) for part in parts]
 
         def moved(u: Tensor, level: Tensor) -> Tensor:
             u_0 = denoise(u, level)
-            for part, anchor, known, projection in zip(layout.unpack(u_0), anchors, inputs, projections, strict=True):
-                part.add_(projection.correction(process.to_x(part, anchor), known), alpha=weight * process.config.k)
+            for estimate, part, projection in zip(layout.unpack(u_0), parts, projections, strict=True):
+                x = process.to_x(estimate, part.anchor)
+                estimate.add_(projection.correction(x, part.held), alpha=weight * process.config.k)
             return u_0
 
         return moved
 
-    def _enlarged(self, picture: Tensor) -> Size:
-        scale = self.model.config.scale
-        return scale * picture.shape[-2], scale * picture.shape[-1]
-
-    def _noise(self, layout: Layout, origin: Size, sample: int, step: int) -> Tensor:
+    def _noise(self, layout: Layout, parts: Sequence[Part], sample: int, step: int) -> Tensor:
         key = (self.settings.seed, sample, step)
-        fields = [noise.normal(key, size, origin, device=self.model.device).flatten() for size in layout.canvases]
+        fields = [
+            noise.normal(key, size, part.origin, device=self.model.device).flatten()
+            for size, part in zip(layout.canvases, parts, strict=True)
+        ]
         return torch.cat(fields)
 
 

@@ -64,6 +64,10 @@ class Job:
         """(height, width) of the output of an input of (height, width); raises ImageError for what cannot be made."""
         return self.sizing.output(size, self.upscaler.model.config.scale)
 
+    def made_size(self, size: Size) -> Size:
+        """(height, width) of what the network makes of an input of (height, width): the output's, or larger."""
+        return self.upscaler.made_size(size, self.factor(size))
+
 
 @dataclass(frozen=True)
 class Result:
