@@ -2,7 +2,7 @@
 
     python scripts/text_pages.py OUT [--count 50] [--seed 0]
 
-OUT gets PNG files of 384 x 384 pixels with words of this project's documentation in random sizes and colours.
+OUT gets PNG files of 384 x 384 pixels with words of this project's licence in random sizes and colours.
 """
 
 import argparse
@@ -30,9 +30,8 @@ def main() -> None:
 
 
 def words() -> list[str]:
-    """The words and numbers of the documentation, in order."""
-    pages = sorted((Path(__file__).resolve().parents[1] / "docs").glob("*.md"))
-    return [word for path in pages for word in re.findall(r"[A-Za-z0-9.,']+", path.read_text(encoding="utf-8"))]
+    """The words and numbers of the licence, in order."""
+    return re.findall(r"[A-Za-z0-9.,']+", (Path(__file__).resolve().parents[1] / "LICENSE").read_text(encoding="utf-8"))
 
 
 def page(choice: random.Random, vocabulary: list[str]) -> Image.Image:
@@ -42,7 +41,7 @@ def page(choice: random.Random, vocabulary: list[str]) -> Image.Image:
     paper, ink = (light, dark) if choice.random() < 0.7 else (dark, light)
     picture = Image.new("RGB", (SIDE, SIDE), tuple(paper))
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size)
-    start = choice.randrange(len(vocabulary) - 1000)
+    start = choice.randrange(len(vocabulary) - 12 * SIDE // SIZES[0])
     for line, top in enumerate(range(choice.randint(0, size), SIDE, size + size // 3)):
         text = " ".join(vocabulary[start + 12 * line : start + 12 * line + 12])
         draw.text((choice.randint(-size, size), top), text, tuple(ink), font)
