@@ -165,20 +165,20 @@ class PhotoConfig:
     Shares say how many of the pictures something happens to.
     """
 
-    blur_share: float = 0.7
+    blur_share: float = 0.6
     blur: tuple[float, ...] = (0.2, 0.9)
     """Standard deviations of a Gaussian along its two axes, in pixels of the reduced picture."""
     round_share: float = 0.5
     """Share of the blurs that are the same in all directions."""
-    gauss_share: float = 0.4
+    gauss_share: float = 0.3
     gauss: tuple[float, ...] = (1.0, 10.0)
     """Standard deviation of Gaussian noise, in levels of 8 bits."""
-    poisson_share: float = 0.3
+    poisson_share: float = 0.2
     poisson: tuple[float, ...] = (0.5, 6.0)
     """Standard deviation of Poisson noise where the picture is white, in levels of 8 bits."""
     grey_share: float = 0.4
     """Share of the noises that are the same in all channels."""
-    jpeg_share: float = 0.8
+    jpeg_share: float = 0.75
     jpeg: tuple[float, ...] = (35.0, 95.0)
     """Quality."""
     subsampled_share: float = 0.7

@@ -1,9 +1,9 @@
-"""Upscale four free photos with the bundled model and compare with bicubic: `make demo`.
+"""Upscale four free photos, small and worn as those of the web are, and compare with bicubic: `make demo`.
 
     python scripts/demo.py OUT
 
-OUT gets the reduced photos (lr/), what dreamsr made of them (sr/), and sheet.png: bicubic | dreamsr |
-original.
+OUT gets the small photos (lr/), blurred, noisy and compressed by chance, what dreamsr made of them (sr/), and
+sheet.png: bicubic | dreamsr | original.
 """
 
 import subprocess
@@ -15,8 +15,9 @@ import skimage.data
 import torch
 from torch import Tensor
 
+from dreamsr.config import ModelConfig
 from dreamsr.core.resize import bicubic
-from dreamsr.data.degrade import degrade
+from dreamsr.data.degrade import degraded
 from dreamsr.engine.evaluator import crop_to_multiple
 from dreamsr.engine.measure import Measure
 from dreamsr.files import images
@@ -32,7 +33,7 @@ Group = dict[str, Tensor]
 def main() -> None:
     out = Path(sys.argv[1])
     originals = {name: original(name) for name in PHOTOS}
-    small = {name: degrade(hr[None], SCALE)[0] for name, hr in originals.items()}
+    small = {name: worn(hr, i) for i, (name, hr) in enumerate(originals.items())}
     for name, lr in small.items():
         images.write(out / "lr" / f"{name}.png", Picture(lr))
     command = ["upscale", str(out / "lr"), str(out / "sr"), "--steps", "4", "--overwrite"]
@@ -52,6 +53,12 @@ def original(name: str) -> Tensor:
     """A photo of scikit-image as (3, H, W) in [-1, 1], its sizes multiples of the scale."""
     data = torch.from_numpy(getattr(skimage.data, name)()).permute(2, 0, 1)
     return crop_to_multiple(images.to_unit(data), SCALE)
+
+
+def worn(hr: Tensor, number: int) -> Tensor:
+    """A quarter of the size, degraded as everyday pictures are."""
+    size = (hr.shape[1] // SCALE, hr.shape[2] // SCALE)
+    return degraded(hr[None], size, ModelConfig(degradation="photo"), (0, number))[0]
 
 
 def report(originals: Group, enlarged: Group, results: Group) -> None:
