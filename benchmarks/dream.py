@@ -1,33 +1,82 @@
-"""DREAM against plain diffusion, small: trains ten models, measures them, draws what was found.
+"""DREAM against plain diffusion, small: trains ten models, measures them, writes figures and tables of docs/dream.md.
 
     python scripts/split_by_photo.py PHOTOS runs/data
-    python benchmarks/dream.py train --data runs/data --out runs/dream
+    python benchmarks/dream.py --pictures Set14
 
-What is done already is not done again.
+Trainings go on where they stopped, and what is measured already is not measured again. LPIPS needs its weights
+($DREAMSR_LPIPS_WEIGHTS). Stages can be named: python benchmarks/dream.py report
 """
 
 import argparse
 import sys
 from pathlib import Path
 
+import dream_report
+import records
+from dream_cost import Cost, seconds_a_step
+from dream_discrepancy import Gap, gaps
 from dream_runs import TRIALS, follow
+from dream_scores import Score, measured
 
 from dreamsr.engine.device import keep_memory, set_threads
+from dreamsr.engine.measure import Measure, load_lpips
+from dreamsr.errors import DreamSRError
+
+ROOT = Path(__file__).resolve().parents[1]
+FOUND = ROOT / "docs" / "figures"
+SCORES, GAPS, COSTS = (FOUND / f"dream-{name}.csv" for name in ("scores", "discrepancy", "cost"))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=["train"])
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"of {', '.join(STAGES)} (default: all)")
     parser.add_argument("--data", type=Path, default=Path("runs/data"), help="photos: train/ and val/")
     parser.add_argument("--out", type=Path, default=Path("runs/dream"), help="folder of the runs")
+    parser.add_argument("--pictures", type=Path, help="originals to measure on")
     parser.add_argument("--threads", type=int)
     options = parser.parse_args()
     set_threads(options.threads)
     keep_memory()
+    for stage in options.stages or STAGES:
+        STAGES[stage](options)
+
+
+def train(options: argparse.Namespace) -> None:
     for trial in TRIALS:
-        print(trial.name, file=sys.stderr, flush=True)
+        say(trial.name)
         follow(trial, options.data, options.out)
 
 
+def measure(options: argparse.Namespace) -> None:
+    scores = records.read(Score, SCORES)
+    for some in measured(options.out, options.pictures, Measure(lpips=load_lpips(None), colors=("y",)), scores):
+        scores += some
+        records.write(SCORES, scores)
+        say(f"{some[0].method} {some[0].seed}: {some[0].trained} steps of training, {some[0].steps} of sampling")
+
+
+def probe(options: argparse.Namespace) -> None:
+    records.write(GAPS, list(gaps(options.out, options.data / "val")))
+
+
+def cost(options: argparse.Namespace) -> None:
+    records.write(COSTS, seconds_a_step(options.data / "val"))
+
+
+def report(options: argparse.Namespace) -> None:
+    scores, gaps, costs = records.read(Score, SCORES), records.read(Gap, GAPS), records.read(Cost, COSTS)
+    dream_report.write(ROOT / "docs" / "dream.md", scores, gaps, costs)
+
+
+STAGES = {stage.__name__: stage for stage in (train, measure, probe, cost, report)}
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except DreamSRError as error:
+        raise SystemExit(f"error: {error}") from None

@@ -15,6 +15,7 @@ from dreamsr.files.checkpoint import Model
 CPU = torch.device("cpu")
 POINTS = (120, 240, 480, 960, 1920)
 """Steps at which the averaged weights are kept."""
+LAST = POINTS[-1]
 EQUAL_TIME = 2400
 """Steps of plain diffusion, each cheaper than DREAM's, that take no less time than the last of POINTS."""
 SHARED = TrainConfig(
