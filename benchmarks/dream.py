@@ -4,7 +4,7 @@
     python benchmarks/dream.py --pictures Set14
 
 Trainings go on where they stopped, and what is measured already is not measured again. LPIPS needs its weights
-($DREAMSR_LPIPS_WEIGHTS). Stages can be named: python benchmarks/dream.py report
+($DREAMSR_LPIPS_WEIGHTS). The page is written from docs/figures/dream-*.csv: python benchmarks/dream.py --only report
 """
 
 import argparse
@@ -20,7 +20,7 @@ from dream_scores import Score, measured
 
 from dreamsr.engine.device import keep_memory, set_threads
 from dreamsr.engine.measure import Measure, load_lpips
-from dreamsr.errors import DreamSRError
+from dreamsr.errors import DreamSRError, UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
 FOUND = ROOT / "docs" / "figures"
@@ -29,15 +29,15 @@ SCORES, GAPS, COSTS = (FOUND / f"dream-{name}.csv" for name in ("scores", "discr
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"of {', '.join(STAGES)} (default: all)")
+    parser.add_argument("--only", choices=list(STAGES), action="append", help="stages to run (default: all)")
     parser.add_argument("--data", type=Path, default=Path("runs/data"), help="photos: train/ and val/")
     parser.add_argument("--out", type=Path, default=Path("runs/dream"), help="folder of the runs")
-    parser.add_argument("--pictures", type=Path, help="originals to measure on")
+    parser.add_argument("--pictures", type=Path, default=Path("Set14"), help="originals to measure on")
     parser.add_argument("--threads", type=int)
     options = parser.parse_args()
     set_threads(options.threads)
     keep_memory()
-    for stage in options.stages or STAGES:
+    for stage in options.only or STAGES:
         STAGES[stage](options)
 
 
@@ -48,8 +48,12 @@ def train(options: argparse.Namespace) -> None:
 
 
 def measure(options: argparse.Namespace) -> None:
-    scores = records.read(Score, SCORES)
-    for some in measured(options.out, options.pictures, Measure(lpips=load_lpips(None), colors=("y",)), scores):
+    scores, lpips = records.read(Score, SCORES), load_lpips(None)
+    if lpips is None:
+        raise UsageError(
+            "the study measures LPIPS, whose weights were not found", "name them by $DREAMSR_LPIPS_WEIGHTS"
+        )
+    for some in measured(options.out, options.pictures, Measure(lpips=lpips, colors=("y",)), scores):
         scores += some
         records.write(SCORES, scores)
         say(f"{some[0].method} {some[0].seed}: {some[0].trained} steps of training, {some[0].steps} of sampling")

@@ -50,7 +50,8 @@ def sampling(scores: Sequence[Score], path: Path) -> None:
             y = [values(scores, Group(method, trained, n), key).mean() for n in counts]
             ax.plot(counts, y, style, color=COLORS[method], marker="o", markersize=4, label=f"{method}, {trained}")
         ax.set_xscale("log")
-        ax.set_xticks(counts, map(str, counts))
+        ax.set_xticks(counts, list(map(str, counts)))
+        ax.minorticks_off()
         ax.set_ylabel(LABELS[key])
     axes[0].legend(title="steps of training", fontsize=8)
     figure.supxlabel("steps of sampling", fontsize=10)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 
 import dream_figures
 from dream_cost import Cost
@@ -15,7 +16,7 @@ from dreamsr.engine.measure import COLUMNS
 from dreamsr.engine.statistics import Mean
 from dreamsr.engine.upscaler import count_steps
 
-MARK = "<!-- measured: python benchmarks/dream.py report -->"
+MARK = "<!-- measured: python benchmarks/dream.py --only report -->"
 DIGITS = {"psnr_y": 2, "ssim_y": 3, "lpips": 3, "psnr_lr": 1}
 TITLES = [COLUMNS[key].title for key in MEASURES]
 PLAIN, LONGER = ("plain", LAST), ("plain", EQUAL_TIME)
@@ -31,6 +32,7 @@ def write(page: Path, scores: Sequence[Score], gaps: Sequence[Gap], costs: Seque
     dream_figures.sampling(scores, figures / "dream-steps.svg")
     dream_figures.discrepancy(gaps, figures / "dream-discrepancy.svg")
     parts = [cost(seconds), differences(scores), convergence(scores, seconds), fewer_steps(scores), exponents(scores)]
+    parts.append(discrepancy(gaps))
     page.write_text(replace_between_marks(page.read_text(), MARK, "\n\n".join(parts)))
 
 
@@ -59,8 +61,8 @@ def convergence(scores: Sequence[Score], seconds: Mapping[str, float]) -> str:
     for steps in FEW:
         curve = [Group(DREAM[0], trained, steps) for trained in POINTS]
         found = [speedup(scores, curve, Group(*PLAIN, steps), key) for key in MEASURES]
-        lines.append(["steps", str(steps), *(_interval(mean, 1) for mean in found)])
-        lines.append(["time", str(steps), *(f"{ratio * mean.value:.1f}" for mean in found)])
+        lines.append(["steps", str(steps), *(_interval(factor, 1) for factor in found)])
+        lines.append(["time", str(steps), *(f"{ratio * factor.value:.1f}" for factor in found)])
     text = f"How many times less training p = 1 needs to be as good as plain after {LAST} steps (0: it never is):"
     return f"{text}\n\n" + _table(["training, in", "sampling steps", *TITLES], lines)
 
@@ -80,6 +82,21 @@ def exponents(scores: Sequence[Score]) -> str:
     return f"{text}\n\n" + _table(["", *map(count_steps, FEW)], lines)
 
 
+def discrepancy(gaps: Sequence[Gap]) -> str:
+    """Errors at some levels, means over seeds."""
+    lambdas = sorted({gap.lam for gap in gaps})[::17]
+    lines = [
+        [method, *(_errors([gap for gap in gaps if (gap.method, gap.lam) == (method, lam)]) for lam in lambdas)]
+        for method in (PLAIN[0], DREAM[0])
+    ]
+    text = "Error of the estimate in levels of 8 bits, at u_t made from the picture / at u_t as sampling makes it:"
+    return f"{text}\n\n" + _table(["", *(f"lambda = {lam:g}" for lam in lambdas)], lines)
+
+
+def _errors(gaps: Sequence[Gap]) -> str:
+    return f"{mean(gap.training for gap in gaps):.1f} / {mean(gap.sampling for gap in gaps):.1f}"
+
+
 def _means(scores: Sequence[Score], group: Group) -> str:
     return " / ".join(f"{values(scores, group, key).mean():.{DIGITS[key]}f}" for key in MEASURES)
 
@@ -88,8 +105,8 @@ def _differences(scores: Sequence[Score], group: Group, reference: Group) -> lis
     return [_interval(difference(scores, group, reference, key), DIGITS[key], "+") for key in MEASURES]
 
 
-def _interval(mean: Mean, digits: int, sign: str = "") -> str:
-    return f"{mean.value:{sign}.{digits}f} ({mean.low:{sign}.{digits}f}..{mean.high:{sign}.{digits}f})"
+def _interval(known: Mean, digits: int, sign: str = "") -> str:
+    return f"{known.value:{sign}.{digits}f} ({known.low:{sign}.{digits}f}..{known.high:{sign}.{digits}f})"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

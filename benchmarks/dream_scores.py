@@ -50,7 +50,7 @@ def wanted() -> Iterator[tuple[Trial, int, int]]:
     on_the_way = [(trial, trained) for trial in PAIRED for trained in POINTS[:-1]]
     yield from ((*end, steps) for end in ends for steps in FEW)
     yield from ((trial, trained, MOST) for trial, trained in ends if trial in PAIRED)
-    yield from ((*point, steps) for point in on_the_way for steps in FEW)
+    yield from ((*point, steps) for steps in FEW for point in on_the_way)
 
 
 def _score(row: Row, trial: Trial, trained: int, steps: int) -> Score:

@@ -4,16 +4,14 @@ import math
 from itertools import product
 from pathlib import Path
 
-import dream_report
 import dream_runs
 import dream_scores
 import numpy as np
 import pytest
 import records
 import torch
-from dream import COSTS, GAPS, SCORES
 from dream_cost import Cost
-from dream_discrepancy import Gap, errors
+from dream_discrepancy import errors
 from dream_findings import Group, difference, reached, resampled_means, speedup
 from dream_runs import LAST, PAIRED, POINTS, TRIALS, Trial, follow, load, weights
 from dream_scores import Score, measured
@@ -137,6 +135,11 @@ def test_records_survive(tmp_path: Path) -> None:
 
 
 def test_the_page_is_made_from_the_records(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the extra `bench` is not installed")
+    import dream_report
+    from dream import COSTS, GAPS, SCORES
+    from dream_discrepancy import Gap
+
     page = ROOT / "docs" / "dream.md"
     (tmp_path / "figures").mkdir()
     copy = tmp_path / "dream.md"
