@@ -11,9 +11,9 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from dream_discrepancy import Gap
-from dream_findings import Group, values
+from dream_findings import Array, Group, values
 from dream_runs import EQUAL_TIME, LAST, POINTS
-from dream_scores import FEW, MOST, Score
+from dream_scores import FEW, MOST, WATCHED, Score
 
 from dreamsr.engine.upscaler import count_steps
 
@@ -23,37 +23,35 @@ plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "dreamsr", "axes.gr
 
 
 def training(scores: Sequence[Score], seconds: Mapping[str, float], path: Path) -> None:
-    """Quality against the time of training: a line a seed, thin, and their mean."""
-    figure, axes = plt.subplots(2, 3, figsize=(9.5, 5.5), sharex=True, layout="constrained")
-    for (key, steps), ax in zip(product(LABELS, FEW), axes.flat, strict=True):
-        for method, color in COLORS.items():
+    """Quality against the time of training."""
+    figure, axes = plt.subplots(2, 2, figsize=(8, 5.5), sharex=True, layout="constrained")
+    for (key, steps), ax in zip(product(LABELS, WATCHED), axes.flat, strict=True):
+        for method in COLORS:
             points = (*POINTS, EQUAL_TIME) if method == "plain" else POINTS
             curve = np.stack([values(scores, Group(method, n, steps), key).mean(1) for n in points])
             x = [n * seconds[method] for n in points]
-            ax.plot(x, curve, color=color, linewidth=0.5)
-            ax.plot(x, curve.mean(1), color=color, marker="o", markersize=4, label=method)
+            _plot(ax, x, curve, method)
         ax.set_xscale("log")
     _frame(axes)
-    for ax, steps in zip(axes[0], FEW, strict=True):
+    for ax, steps in zip(axes[0], WATCHED, strict=True):
         ax.set_title(f"sampled in {count_steps(steps)}", fontsize=10)
     figure.supxlabel("seconds of training", fontsize=10)
     _save(figure, path)
 
 
 def sampling(scores: Sequence[Score], path: Path) -> None:
-    """Quality against the steps of sampling."""
+    """Quality against the steps of sampling, after equal times of training."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-    lines = (("p = 1", LAST, "-"), ("plain", LAST, "-"), ("plain", EQUAL_TIME, ":"))
     counts = (*FEW, MOST)
     for key, ax in zip(LABELS, axes, strict=True):
-        for method, trained, style in lines:
-            y = [values(scores, Group(method, trained, n), key).mean() for n in counts]
-            ax.plot(counts, y, style, color=COLORS[method], marker="o", markersize=4, label=f"{method}, {trained}")
+        for method, trained in (("plain", EQUAL_TIME), ("p = 1", LAST)):
+            curve = np.stack([values(scores, Group(method, trained, n), key).mean(1) for n in counts])
+            _plot(ax, counts, curve, method)
         ax.set_xscale("log")
         ax.set_xticks(counts, list(map(str, counts)))
         ax.minorticks_off()
         ax.set_ylabel(LABELS[key])
-    axes[0].legend(title="steps of training", fontsize=8)
+    axes[0].legend(fontsize=9)
     figure.supxlabel("steps of sampling", fontsize=10)
     _save(figure, path)
 
@@ -72,6 +70,12 @@ def discrepancy(gaps: Sequence[Gap], path: Path) -> None:
     ax.set_ylim(bottom=0)
     ax.legend(fontsize=9)
     _save(figure, path)
+
+
+def _plot(ax: Any, x: Sequence[float], curves: Array, method: str) -> None:
+    """A thin line a seed, curves (len(x), seeds), and their mean."""
+    ax.plot(x, curves, color=COLORS[method], linewidth=0.5)
+    ax.plot(x, curves.mean(1), color=COLORS[method], marker="o", markersize=4, label=method)
 
 
 def _frame(axes: Any) -> None:

@@ -8,8 +8,8 @@ import dream_figures
 from dream_cost import Cost
 from dream_discrepancy import Gap
 from dream_findings import Group, difference, speedup, values
-from dream_runs import EQUAL_TIME, LAST, POINTS
-from dream_scores import FEW, MEASURES, MOST, Score
+from dream_runs import EQUAL_TIME, HALF, LAST, POINTS
+from dream_scores import FEW, MEASURES, MOST, WATCHED, Score
 from solvers import replace_between_marks
 
 from dreamsr.engine.measure import COLUMNS
@@ -48,17 +48,18 @@ def differences(scores: Sequence[Score]) -> str:
     """p = 1 less plain, at equal steps and at equal time of training."""
     lines = [
         [name, str(steps), *_differences(scores, Group(*DREAM, steps), Group(*plain, steps))]
-        for name, plain in ((f"{LAST} steps each", PLAIN), (f"plain: {EQUAL_TIME} steps", LONGER))
-        for steps in (*FEW, MOST)
+        for name, plain, counts in (("equal steps", PLAIN, FEW), ("equal time", LONGER, (*FEW, MOST)))
+        for steps in counts
     ]
-    return "p = 1 less plain:\n\n" + _table(["training", "sampling steps", *TITLES], lines)
+    text = f"p = 1 after {LAST} steps of training, less plain after {LAST} (equal steps) or {EQUAL_TIME} (equal time):"
+    return f"{text}\n\n" + _table(["training", "sampling steps", *TITLES], lines)
 
 
 def convergence(scores: Sequence[Score], seconds: Mapping[str, float]) -> str:
     """How much sooner p = 1 is as good as plain is at the end."""
     ratio = seconds["plain"] / seconds["p = 1"]
     lines = []
-    for steps in FEW:
+    for steps in WATCHED:
         curve = [Group(DREAM[0], trained, steps) for trained in POINTS]
         found = [speedup(scores, curve, Group(*PLAIN, steps), key) for key in MEASURES]
         lines.append(["steps", str(steps), *(_interval(factor, 1) for factor in found)])
@@ -77,8 +78,8 @@ def fewer_steps(scores: Sequence[Score]) -> str:
 def exponents(scores: Sequence[Score]) -> str:
     """All exponents at the first seed."""
     first = [score for score in scores if score.seed == 0]
-    lines = [[method, *(_means(first, Group(method, LAST, steps)) for steps in FEW)] for method in EXPONENTS]
-    text = f"The exponents, seed 0, {LAST} steps of training; {' / '.join(TITLES)}:"
+    lines = [[method, *(_means(first, Group(method, HALF, steps)) for steps in FEW)] for method in EXPONENTS]
+    text = f"The exponents, seed 0, {HALF} steps of training; {' / '.join(TITLES)}:"
     return f"{text}\n\n" + _table(["", *map(count_steps, FEW)], lines)
 
 

@@ -16,6 +16,8 @@ CPU = torch.device("cpu")
 POINTS = (120, 240, 480, 960, 1920)
 """Steps at which the averaged weights are kept."""
 LAST = POINTS[-1]
+HALF = POINTS[-2]
+"""Steps after which all exponents are compared."""
 EQUAL_TIME = 2400
 """Steps of plain diffusion, each cheaper than DREAM's, that take no less time than the last of POINTS."""
 SHARED = TrainConfig(
@@ -47,7 +49,9 @@ class Trial:
 
     @property
     def points(self) -> tuple[int, ...]:
-        return (*POINTS, EQUAL_TIME) if self.p == "off" else POINTS
+        """Steps at which the averaged weights are kept; the last one ends the run."""
+        points = {"off": (*POINTS, EQUAL_TIME), 1.0: POINTS}
+        return points.get(self.p, tuple(n for n in POINTS if n <= HALF))
 
     @property
     def config(self) -> TrainConfig:

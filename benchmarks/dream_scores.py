@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dream_runs import LAST, PAIRED, POINTS, TRIALS, Trial, load, weights
+from dream_runs import HALF, LAST, PAIRED, TRIALS, Trial, load, weights
 
 from dreamsr.engine.evaluator import Benchmark, Row, Sampled, by_name
 from dreamsr.engine.measure import Measure
@@ -13,6 +13,8 @@ from dreamsr.engine.upscaler import Upscaler
 
 FEW, MOST = (1, 4, 10), 50
 """Sampling steps."""
+WATCHED = FEW[:2]
+"""Sampling steps at the points along a run."""
 MEASURES = ("psnr_y", "ssim_y", "lpips", "psnr_lr")
 
 
@@ -46,11 +48,13 @@ def measured(out: Path, pictures: Path, measure: Measure, known: Collection[Scor
 
 def wanted() -> Iterator[tuple[Trial, int, int]]:
     """(trial, steps of training, steps of sampling), the most important first."""
-    ends = [(trial, trained) for trial in TRIALS for trained in trial.points if trained >= LAST]
-    on_the_way = [(trial, trained) for trial in PAIRED for trained in POINTS[:-1]]
-    yield from ((*end, steps) for end in ends for steps in FEW)
-    yield from ((trial, trained, MOST) for trial, trained in ends if trial in PAIRED)
-    yield from ((*point, steps) for steps in FEW for point in on_the_way)
+    points = [(trial, trained) for trial in PAIRED for trained in trial.points]
+    others = [(trial, HALF) for trial in TRIALS if trial not in PAIRED]
+    yield from ((trial, trained, steps) for trial, trained in points if trained >= LAST for steps in FEW)
+    yield from ((trial, trial.points[-1], MOST) for trial in PAIRED)
+    yield from ((trial, trained, steps) for trial, trained in points if trained < LAST for steps in WATCHED)
+    yield from ((trial, HALF, FEW[-1]) for trial in PAIRED[:2])
+    yield from ((*other, steps) for other in others for steps in FEW)
 
 
 def _score(row: Row, trial: Trial, trained: int, steps: int) -> Score:
