@@ -24,18 +24,16 @@ plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "dreamsr", "axes.gr
 
 def training(scores: Sequence[Score], seconds: Mapping[str, float], path: Path) -> None:
     """Quality against the time of training."""
-    figure, axes = plt.subplots(2, 2, figsize=(8, 5.5), sharex=True, layout="constrained")
-    for (key, steps), ax in zip(product(LABELS, WATCHED), axes.flat, strict=True):
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    for key, ax in zip(LABELS, axes, strict=True):
         for method in COLORS:
             points = (*POINTS, EQUAL_TIME) if method == "plain" else POINTS
-            curve = np.stack([values(scores, Group(method, n, steps), key).mean(1) for n in points])
-            x = [n * seconds[method] for n in points]
-            _plot(ax, x, curve, method)
+            curves = np.stack([values(scores, Group(method, n, WATCHED), key).mean(1) for n in points])
+            _plot(ax, [n * seconds[method] for n in points], curves, method)
         ax.set_xscale("log")
-    _frame(axes)
-    for ax, steps in zip(axes[0], WATCHED, strict=True):
-        ax.set_title(f"sampled in {count_steps(steps)}", fontsize=10)
-    figure.supxlabel("seconds of training", fontsize=10)
+        ax.set_ylabel(LABELS[key])
+    axes[0].legend(fontsize=9)
+    figure.supxlabel(f"seconds of training (sampled in {count_steps(WATCHED)})", fontsize=10)
     _save(figure, path)
 
 
@@ -45,8 +43,8 @@ def sampling(scores: Sequence[Score], path: Path) -> None:
     counts = (*FEW, MOST)
     for key, ax in zip(LABELS, axes, strict=True):
         for method, trained in (("plain", EQUAL_TIME), ("p = 1", LAST)):
-            curve = np.stack([values(scores, Group(method, trained, n), key).mean(1) for n in counts])
-            _plot(ax, counts, curve, method)
+            curves = np.stack([values(scores, Group(method, trained, n), key).mean(1) for n in counts])
+            _plot(ax, counts, curves, method)
         ax.set_xscale("log")
         ax.set_xticks(counts, list(map(str, counts)))
         ax.minorticks_off()
@@ -76,12 +74,6 @@ def _plot(ax: Any, x: Sequence[float], curves: Array, method: str) -> None:
     """A thin line a seed, curves (len(x), seeds), and their mean."""
     ax.plot(x, curves, color=COLORS[method], linewidth=0.5)
     ax.plot(x, curves.mean(1), color=COLORS[method], marker="o", markersize=4, label=method)
-
-
-def _frame(axes: Any) -> None:
-    for row, label in zip(axes, LABELS.values(), strict=True):
-        row[0].set_ylabel(label)
-    axes[0, 0].legend(fontsize=9)
 
 
 def _save(figure: Any, path: Path) -> None:

@@ -56,16 +56,21 @@ def differences(scores: Sequence[Score]) -> str:
 
 
 def convergence(scores: Sequence[Score], seconds: Mapping[str, float]) -> str:
-    """How much sooner p = 1 is as good as plain is at the end."""
+    """How much sooner p = 1 is as good as plain at the end."""
     ratio = seconds["plain"] / seconds["p = 1"]
-    lines = []
-    for steps in WATCHED:
-        curve = [Group(DREAM[0], trained, steps) for trained in POINTS]
-        found = [speedup(scores, curve, Group(*PLAIN, steps), key) for key in MEASURES]
-        lines.append(["steps", str(steps), *(_interval(factor, 1) for factor in found)])
-        lines.append(["time", str(steps), *(f"{ratio * factor.value:.1f}" for factor in found)])
-    text = f"How many times less training p = 1 needs to be as good as plain after {LAST} steps (0: it never is):"
-    return f"{text}\n\n" + _table(["training, in", "sampling steps", *TITLES], lines)
+    curve = [Group(DREAM[0], trained, WATCHED) for trained in POINTS]
+    found = [speedup(scores, curve, Group(*PLAIN, WATCHED), key) for key in MEASURES]
+    lines = [
+        ["steps", *(_interval(factor, 1) for factor in found)],
+        ["time", *(_interval(_scaled(factor, ratio), 1) for factor in found)],
+    ]
+    text = f"How many times less training p = 1 needs to be as good as plain after {LAST} steps (0: it never is), in "
+    text += f"{WATCHED} steps of sampling:"
+    return f"{text}\n\n" + _table(["training, in", *TITLES], lines)
+
+
+def _scaled(known: Mean, factor: float) -> Mean:
+    return Mean(factor * known.value, factor * known.low, factor * known.high, known.count)
 
 
 def fewer_steps(scores: Sequence[Score]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dream_runs import HALF, LAST, PAIRED, TRIALS, Trial, load, weights
+from dream_runs import HALF, LAST, PAIRED, POINTS, TRIALS, Trial, load, weights
 
 from dreamsr.engine.evaluator import Benchmark, Row, Sampled, by_name
 from dreamsr.engine.measure import Measure
@@ -13,7 +13,7 @@ from dreamsr.engine.upscaler import Upscaler
 
 FEW, MOST = (1, 4, 10), 50
 """Sampling steps."""
-WATCHED = FEW[:2]
+WATCHED = 4
 """Sampling steps at the points along a run."""
 MEASURES = ("psnr_y", "ssim_y", "lpips", "psnr_lr")
 
@@ -46,15 +46,16 @@ def measured(out: Path, pictures: Path, measure: Measure, known: Collection[Scor
             yield [_score(row, trial, trained, steps) for row in rows]
 
 
-def wanted() -> Iterator[tuple[Trial, int, int]]:
+def wanted() -> list[tuple[Trial, int, int]]:
     """(trial, steps of training, steps of sampling), the most important first."""
-    points = [(trial, trained) for trial in PAIRED for trained in trial.points]
-    others = [(trial, HALF) for trial in TRIALS if trial not in PAIRED]
-    yield from ((trial, trained, steps) for trial, trained in points if trained >= LAST for steps in FEW)
-    yield from ((trial, trial.points[-1], MOST) for trial in PAIRED)
-    yield from ((trial, trained, steps) for trial, trained in points if trained < LAST for steps in WATCHED)
-    yield from ((trial, HALF, FEW[-1]) for trial in PAIRED[:2])
-    yield from ((*other, steps) for other in others for steps in FEW)
+    ends = [(trial, trained) for trial in PAIRED for trained in trial.points if trained >= LAST]
+    on_the_way = [(trial, trained) for trial in PAIRED for trained in POINTS if trained < LAST]
+    exponents = [(trial, HALF) for trial in TRIALS if trial.seed == 0]
+    found = [(*point, steps) for point in ends for steps in FEW]
+    found += [(trial, trial.points[-1], MOST) for trial in PAIRED]
+    found += [(*point, WATCHED) for point in on_the_way]
+    found += [(*point, steps) for point in exponents for steps in FEW if (*point, steps) not in found]
+    return found
 
 
 def _score(row: Row, trial: Trial, trained: int, steps: int) -> Score:
