@@ -51,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("page", type=Path)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--model", default=hub.DEFAULT_MODEL)
+    parser.add_argument("--model", default="bicubic-x4")
     options = parser.parse_args()
     device = choose_device()
     model = checkpoint.load_model(hub.resolve(options.model)).to(device, choose_dtype(device))

@@ -32,7 +32,7 @@ DETAILS = {  # name: top left corners
 
 def main() -> None:
     device = choose_device()
-    model = checkpoint.load_model(hub.resolve(sys.argv[2] if len(sys.argv) > 2 else hub.DEFAULT_MODEL))
+    model = checkpoint.load_model(hub.resolve(sys.argv[2] if len(sys.argv) > 2 else "bicubic-x4"))
     model = model.to(device, choose_dtype(device))
     rows = [row for name, corners in DETAILS.items() for row in details(model, name, corners)]
     images.write_sheet(Path(sys.argv[1]), [list(column) for column in zip(*rows, strict=True)])

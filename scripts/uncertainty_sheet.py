@@ -27,7 +27,7 @@ DETAILS = {  # name: top left corners
 
 def main() -> None:
     device = choose_device()
-    model = checkpoint.load_model(hub.resolve(sys.argv[2] if len(sys.argv) > 2 else hub.DEFAULT_MODEL))
+    model = checkpoint.load_model(hub.resolve(sys.argv[2] if len(sys.argv) > 2 else "bicubic-x4"))
     upscaler = Upscaler(model.to(device, choose_dtype(device)), Settings(samples=8, fidelity=0.0))
     rows = [row(upscaler, name, corner) for name, corners in DETAILS.items() for corner in corners]
     images.write_sheet(Path(sys.argv[1]), [list(column) for column in zip(*rows, strict=True)])
