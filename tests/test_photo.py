@@ -3,10 +3,12 @@
 import io
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import SHARED
 from conftest import photo as picture
 from PIL import Image
 from torch import Tensor
@@ -18,7 +20,13 @@ from dreamsr.data import photo
 from dreamsr.data.dataset import generator
 from dreamsr.data.degrade import degraded, quantize, reduced
 from dreamsr.data.jpeg import jpeg
-from dreamsr.files import images
+from dreamsr.engine.evaluator import Sampled, benchmark
+from dreamsr.engine.measure import Measure, load_lpips
+from dreamsr.engine.schedule import Settings
+from dreamsr.engine.statistics import means
+from dreamsr.engine.upscaler import Upscaler
+from dreamsr.files import checkpoint, hub, images
+from dreamsr.files.checkpoint import Model
 
 NOTHING = PhotoConfig(blur_share=0, gauss_share=0, poisson_share=0, jpeg_share=0)
 
@@ -136,3 +144,45 @@ def test_a_degraded_picture_depends_on_its_draw_alone() -> None:
     assert not torch.equal(degraded(hr, (24, 32), blind, (0, 8)), first)
     assert torch.equal(images.to_unit(images.to_bytes(first)), first)
     assert torch.equal(degraded(hr, (24, 32), ModelConfig(), (0, 7)), reduced(hr, (24, 32)))
+
+
+def bundled(name: str = hub.DEFAULT_MODEL) -> Model:
+    return checkpoint.load_model(hub.resolve(name)).to("cpu")
+
+
+def test_the_default_model_is_for_everyday_pictures() -> None:
+    """Noise and JPEG: 1 step has more PSNR than bicubic and the model for clean inputs; 4 steps are another picture."""
+    blind, clean, measure = bundled(), bundled("bicubic-x4"), Measure()
+    assert blind.config.degradation == "photo"
+    worn = replace(blind.config, photo=PhotoConfig(gauss_share=1, gauss=(4, 4), jpeg_share=1, jpeg=(50, 60)))
+    for i, name in enumerate(("chelsea", "coffee", "astronaut")):
+        hr = picture(name)[:, 40:296, 40:296]
+        lr = degraded(hr[None], (64, 64), worn, (1, i))[0]
+        one, four, other = (
+            Upscaler(model, Settings(steps=steps))([lr])[0] for model, steps in ((blind, 1), (blind, 4), (clean, 1))
+        )
+        score = measure(one, hr)["psnr_y"]
+        assert score > measure(bicubic(lr[None], (256, 256))[0], hr)["psnr_y"], name
+        assert score > measure(other, hr)["psnr_y"], name
+        assert float((four - one).abs().mean()) > 1 / 255, name
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_the_default_model_leaves_no_tint_and_no_speckle(steps: int) -> None:
+    upscaler = Upscaler(bundled(), Settings(steps=steps))
+    colors = [(0, 0, 0), (127, 127, 127), (255, 255, 255), (200, 40, 40), (30, 90, 160)]
+    for color in colors:
+        flat = torch.tensor(color).reshape(3, 1, 1).expand(3, 40, 40) / 127.5 - 1
+        out = upscaler([flat])[0]
+        assert float((out.mean((1, 2)) - flat[:, 0, 0]).abs().max()) * 127.5 < 1, color
+        assert float(out.std((1, 2)).max()) * 127.5 < 2, color
+
+
+@pytest.mark.slow
+def test_the_bar_of_the_default_model(shared_metrics: Path) -> None:
+    """Set14 with everyday inputs, 4 steps: LPIPS at most two thirds of bicubic's."""
+    model, measure = bundled(), Measure(lpips=load_lpips(shared_metrics / "lpips-alex.safetensors"))
+    contender = Sampled("4 steps", Upscaler(model, Settings(steps=4)))
+    found, _ = benchmark(SHARED / "data" / "eval" / "Set14", [contender], measure, 4, model.config)
+    scores = means(list(found.rows()))
+    assert scores["4 steps"]["lpips"].value <= scores["bicubic"]["lpips"].value * 2 / 3

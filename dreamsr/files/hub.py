@@ -8,7 +8,7 @@ from dreamsr.errors import CheckpointError, UsageError
 from dreamsr.files import foreign
 from dreamsr.files.manifest import file_digest
 
-DEFAULT_MODEL = "bicubic-x4"
+DEFAULT_MODEL = "photo-x4"
 HUB_FILE = RUN_FILE = "model.safetensors"
 _WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".onnx")
 _HUB_NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(:(?P<file>[\w./-]+))?")
