@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dreamsr.config import ModelConfig
 from dreamsr.core.resize import bicubic
-from dreamsr.data.degrade import degraded
+from dreamsr.data.degrade import examples
 from dreamsr.engine.evaluator import crop_to_multiple
 from dreamsr.engine.measure import Measure
 from dreamsr.files import images
@@ -33,7 +33,8 @@ Group = dict[str, Tensor]
 def main() -> None:
     out = Path(sys.argv[1])
     originals = {name: original(name) for name in PHOTOS}
-    small = {name: worn(hr, i) for i, (name, hr) in enumerate(originals.items())}
+    worn = examples(list(originals.values()), ModelConfig(degradation="photo", scale=SCALE))
+    small = dict(zip(originals, worn, strict=True))
     for name, lr in small.items():
         images.write(out / "lr" / f"{name}.png", Picture(lr))
     command = ["upscale", str(out / "lr"), str(out / "sr"), "--steps", "4", "--overwrite"]
@@ -53,12 +54,6 @@ def original(name: str) -> Tensor:
     """A photo of scikit-image as (3, H, W) in [-1, 1], its sizes multiples of the scale."""
     data = torch.from_numpy(getattr(skimage.data, name)()).permute(2, 0, 1)
     return crop_to_multiple(images.to_unit(data), SCALE)
-
-
-def worn(hr: Tensor, number: int) -> Tensor:
-    """A quarter of the size, degraded as everyday pictures are."""
-    size = (hr.shape[1] // SCALE, hr.shape[2] // SCALE)
-    return degraded(hr[None], size, ModelConfig(degradation="photo"), (0, number))[0]
 
 
 def report(originals: Group, enlarged: Group, results: Group) -> None:

@@ -1,5 +1,7 @@
 """What makes a low-resolution picture out of a high-resolution one."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from dreamsr.config import ModelConfig
@@ -32,3 +34,10 @@ def degraded(hr: Tensor, size: tuple[int, int], model: ModelConfig, draw: tuple[
     if model.degradation == "bicubic":
         return reduced(hr, size)
     return photo(hr, size, model.photo, generator(*draw, hr.device))
+
+
+def examples(originals: Sequence[Tensor], model: ModelConfig) -> list[Tensor]:
+    """What a model is given of originals (3, H, W) whose sides are multiples of its scale; the same at every call."""
+    sizes = [(hr.shape[1] // model.scale, hr.shape[2] // model.scale) for hr in originals]
+    pairs = enumerate(zip(originals, sizes, strict=True))
+    return [degraded(hr[None], size, model, (0, i))[0] for i, (hr, size) in pairs]

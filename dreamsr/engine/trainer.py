@@ -22,7 +22,7 @@ import dreamsr
 from dreamsr.config import TrainConfig
 from dreamsr.core.resize import bicubic
 from dreamsr.data import dataset
-from dreamsr.data.degrade import degraded
+from dreamsr.data.degrade import examples
 from dreamsr.engine.compilation import compiled
 from dreamsr.engine.evaluator import crop_to_multiple
 from dreamsr.engine.optimize import Progress, State, new_state, train
@@ -204,10 +204,7 @@ def validate(config: TrainConfig, state: State, hrs: Sequence[Tensor], out: Path
     scale, few = config.model.scale, config.model.sampling.steps
     device = next(state.ema.parameters()).device
     model = Model(config.model, state.ema, {}).to(device)
-    sizes = [(hr.shape[1] // scale, hr.shape[2] // scale) for hr in hrs]
-    lrs = [
-        degraded(hr[None], size, config.model, (0, i))[0] for i, (hr, size) in enumerate(zip(hrs, sizes, strict=True))
-    ]
+    lrs = examples(hrs, config.model)
     columns = {"bicubic": [bicubic(lr[None], (hr.shape[1], hr.shape[2]))[0] for lr, hr in zip(lrs, hrs, strict=True)]}
     for steps in dict.fromkeys((1, few)):
         upscaler = Upscaler(model, Settings(steps=steps))

@@ -17,7 +17,7 @@ from torch import Tensor
 from dreamsr.config import Grid, ModelConfig, SamplerName, TunedGrid
 from dreamsr.core.process import Process
 from dreamsr.core.sampling import SAMPLERS
-from dreamsr.data.degrade import degraded
+from dreamsr.data.degrade import examples
 from dreamsr.engine.evaluator import crop_to_multiple
 from dreamsr.engine.schedule import Settings, schedule
 from dreamsr.engine.upscaler import Upscaler
@@ -141,9 +141,7 @@ def load_pairs(folder: Path, count: int, model: ModelConfig, side: int = 192) ->
         raise UsageError(f"no {images.KINDS} picture in {folder}")
     chosen = [paths[i * len(paths) // count] for i in range(count)] if count < len(paths) else paths
     originals = [crop_to_multiple(_middle(images.read(path).color, side), model.scale) for path in chosen]
-    sizes = [(hr.shape[1] // model.scale, hr.shape[2] // model.scale) for hr in originals]
-    pairs = enumerate(zip(originals, sizes, strict=True))
-    return Pairs([degraded(hr[None], size, model, (0, i))[0] for i, (hr, size) in pairs], originals)
+    return Pairs(examples(originals, model), originals)
 
 
 def _middle(x: Tensor, side: int) -> Tensor:
