@@ -68,8 +68,8 @@ class NetworkConfig:
 
     kind: Literal["patch-unet"] = "patch-unet"
     widths: tuple[int, ...] = (96, 160, 256)
-    blocks: int = 2
-    """Residual blocks a level and side."""
+    blocks: int | tuple[int, ...] = 2
+    """Residual blocks a level and side: of every level, or a list for the levels in turn."""
     encoder_blocks: int = 6
     """Residual blocks of the encoder, which runs once a picture."""
     patch: int = 4
@@ -78,9 +78,15 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         _require(len(self.widths) >= 1, "network.widths", "at least one width", self.widths)
         _require(min(self.widths) >= 1, "network.widths", "positive numbers", self.widths)
-        _require(self.blocks >= 1, "network.blocks", "at least 1", self.blocks)
+        good = len(self.depths) == len(self.widths) and min(self.depths) >= 1
+        _require(good, "network.blocks", f"at least 1, once or for each of {len(self.widths)} levels", self.blocks)
         _require(self.encoder_blocks >= 0, "network.encoder_blocks", ">= 0", self.encoder_blocks)
         _require(self.patch in (1, 2, 4, 8), "network.patch", "1, 2, 4 or 8", self.patch)
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Residual blocks of the levels, on each side."""
+        return self.blocks if isinstance(self.blocks, tuple) else (self.blocks,) * len(self.widths)
 
 
 @dataclass(frozen=True)
@@ -253,6 +259,10 @@ class TrainConfig:
     """DREAM's exponent: 0 rectifies fully, larger values less, `off` is plain diffusion."""
     dream_start: int = 0
     """The step at which DREAM begins."""
+    snr_cap: float = 1.0
+    """Losses weigh min(1 + SNR, snr_cap), where SNR = (alpha / sigma)^2; 1: all levels weigh the same."""
+    levels: Literal["time", "lambda"] = "time"
+    """What training levels are uniform in."""
     first_level: float = 0.1
     """Share of the samples that are drawn at the noisiest level, where sampling starts."""
     val_every: int = 1000
@@ -272,6 +282,7 @@ class TrainConfig:
         _require(self.warmup >= 0, "warmup", "at least 0", self.warmup)
         _require(0 <= self.cooldown <= 1, "cooldown", "between 0 and 1", self.cooldown)
         _require(0 <= self.ema < 1, "ema", "at least 0 and below 1", self.ema)
+        _require(self.snr_cap >= 1, "snr_cap", "at least 1", self.snr_cap)
         _require(0 <= self.first_level <= 1, "first_level", "between 0 and 1", self.first_level)
         p = self.dream_p
         _require(p == "off" or (p >= 0 and math.isfinite(p)), "dream_p", "a number >= 0, or off", p)

@@ -82,6 +82,8 @@ def test_the_kind_of_a_network_chooses_its_keys() -> None:
     [
         (["model.network.channels=32"], "unknown key 'model.network.channels'", "this kind has kind, widths, blocks"),
         (["model.network.kind=sr3-unet", "model.network.widths=[8]"], "unknown key 'model.network.widths'", "channels"),
+        (["model.network.blocks=[1, 2]"], "network.blocks is (1, 2); expected at least 1, once or for each of 3", ""),
+        (["model.network.blocks=0"], "network.blocks is 0; expected at least 1", ""),
         (["model.network.kind=unet"], "model.network.kind is 'unet'; expected patch-unet or sr3-unet", ""),
         (["model.network.kind=sr3-unet", "crop=64"], "crop is 64; expected model.network.size, 128", ""),
         (["model.network.kind=sr3-unet", "model.network.channels=48"], "an even multiple of network.groups = 32", ""),

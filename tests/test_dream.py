@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import pytest
 import torch
@@ -159,6 +159,18 @@ def test_the_l1_loss_of_full_rectification() -> None:
     denoiser, _, condition = setup("eps", GUESS)
     loss = dream.loss(denoiser, X0, EPS, level(DDPM.table[400]), condition, p=0, norm="l1")
     torch.testing.assert_close(loss.detach(), 2 * (EPS - GUESS).abs().mean())
+
+
+@pytest.mark.parametrize(("norm", "each"), [("l1", 3.0), ("l2", 9.0)])
+def test_a_level_weighs_its_signal_to_noise_ratio_up_to_the_cap(norm: Literal["l1", "l2"], each: float) -> None:
+    """An error of 3 everywhere, at SNR 1/4, 1 and 9: weights 5/4, 2 and the cap of 5."""
+    snr = torch.tensor([0.25, 1.0, 9.0], dtype=torch.float64)
+    rows = torch.stack([snr / (1 + snr), 1 / (1 + snr)], dim=1).sqrt()
+    u_0, eps = torch.randn(2, 3, 4, dtype=torch.float64)
+    denoiser, _, condition = setup("eps", eps + 3)
+    for cap, weight in ((1.0, 1.0), (5.0, (1.25 + 2 + 5) / 3)):
+        loss = dream.loss(denoiser, u_0, eps, rows, condition, p="off", norm=norm, snr_cap=cap)
+        assert loss.item() == pytest.approx(each * weight)
 
 
 @pytest.mark.parametrize(("t", "p", "abar", "noisy", "target"), REFERENCE)

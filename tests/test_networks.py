@@ -1,5 +1,7 @@
 """PatchUNet with every weight randomised: zero-initialised outputs would make these pass by themselves."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import NETWORK, randomise
@@ -40,6 +42,18 @@ def test_odd_sizes_are_the_extended_picture_cut_back() -> None:
 
 def test_a_fresh_network_predicts_the_anchor() -> None:
     assert float(run(PatchUNet(NETWORK), 32, 32).detach().abs().max()) == 0
+
+
+def test_every_level_has_its_own_number_of_blocks() -> None:
+    config = NetworkConfig(widths=(8, 12, 16), blocks=(1, 2, 3), encoder_blocks=1)
+    network = randomise(PatchUNet(config))
+    assert [[len(list(stage.children())) for stage in side] for side in (network.down, network.up)] == [
+        [1, 2, 3],
+        [1, 2],
+    ]
+    assert run(network, 17, 40).shape == (2, 3, 17, 40)
+    alike = [PatchUNet(replace(config, blocks=blocks)).state_dict() for blocks in (2, (2, 2, 2))]
+    assert [(k, v.shape) for k, v in alike[0].items()] == [(k, v.shape) for k, v in alike[1].items()]
 
 
 @pytest.mark.parametrize("config", [NETWORK, NetworkConfig(widths=(8,), blocks=2, encoder_blocks=0, patch=2)])

@@ -197,6 +197,17 @@ def test_anchored_variables() -> None:
     assert torch.equal(SR3.to_x(x, anchor), x)
 
 
+@pytest.mark.parametrize("process", [COSINE, SR3])
+def test_levels_drawn_along_lambda_are_uniform_in_it(process: Process) -> None:
+    uniform = torch.linspace(0, 1, 1001, dtype=torch.float64)
+    first = torch.arange(1001) % 10 == 5
+    rows = process.draw(uniform, first, "lambda")
+    lam = torch.log(rows[:, 0] / rows[:, 1])
+    noise, image = process.span
+    torch.testing.assert_close(lam[~first], (image + (noise - image) * uniform)[~first])
+    torch.testing.assert_close(lam[first], torch.full((100,), noise, dtype=torch.float64))
+
+
 def test_drawn_levels_cover_the_range_and_the_first_level_has_its_share() -> None:
     uniform = torch.linspace(0, 1, 10_001, dtype=torch.float64)[:-1]
     first = torch.arange(10_000) % 10 == 0

@@ -13,6 +13,7 @@ from conftest import TINY, photo, randomise
 from PIL import Image
 
 from dreamsr.config import TrainConfig
+from dreamsr.core.denoiser import Denoiser
 from dreamsr.core.networks import PatchUNet
 from dreamsr.core.process import Process
 from dreamsr.data import dataset
@@ -179,6 +180,24 @@ def test_a_share_of_the_levels_is_the_noisiest(folder: Path, tmp_path: Path) -> 
     share = torch.cat([optimize.draw_batch(CONFIG, process, loaded, i, CPU)[2] for i in range(400)])
     lam = torch.log(share[:, 0] / share[:, 1])
     assert float((lam < -3.9999).double().mean()) == pytest.approx(0.1, abs=0.025)
+
+
+def test_levels_and_weights_of_a_run_are_those_of_its_configuration(folder: Path, tmp_path: Path) -> None:
+    loaded, _ = dataset.load(images.find(folder), 32, tmp_path / "cache.u8")
+    denoiser = Denoiser(optimize.new_state(CONFIG, CPU).network, Process(TINY.process), "x0")
+    along = replace(CONFIG, levels="lambda")
+    hr, anchor, level, eps = optimize.draw_batch(along, denoiser.process, loaded, 3, CPU)
+    in_time = optimize.draw_batch(CONFIG, denoiser.process, loaded, 3, CPU)[2]
+    t, lam = denoiser.process.time_at(in_time[:, 0].log() - in_time[:, 1].log()), (level[:, 0] / level[:, 1]).log()
+    (noise, image), (last, first) = denoiser.process.span, denoiser.process.time_at(torch.tensor([-4.0, 4.5]))
+    torch.testing.assert_close((lam - image) / (noise - image), (t - first) / (last - first))
+
+    same = level[:1].expand(len(hr), 2)
+    plain, weighted = (
+        optimize.batch_loss(denoiser, hr, anchor, same, eps, "off", replace(CONFIG, snr_cap=cap)).item()
+        for cap in (1.0, 1e9)
+    )
+    assert weighted == pytest.approx(plain / float(level[0, 1] ** 2), rel=1e-5)
 
 
 def test_half_of_the_steps_have_any_scale() -> None:

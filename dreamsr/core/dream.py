@@ -43,8 +43,12 @@ def loss(
     *,
     p: Exponent,
     norm: Literal["l1", "l2"],
+    snr_cap: float = 1.0,
 ) -> Tensor:
-    """Mean loss of the network's prediction; `p = "off"` is plain diffusion, bit for bit."""
+    """Mean loss of the network's prediction; `p = "off"` is plain diffusion, bit for bit.
+
+    A level weighs min(1 + SNR, snr_cap).
+    """
     alpha, sigma = coefficients(level, u_0)
     u = alpha * u_0 + sigma * eps
     if p != "off":
@@ -52,7 +56,8 @@ def loss(
             guess = denoiser.predict(u, level, condition.detach())
             u = rectify(u, u_0, denoiser.to_u_0(guess, u, level), level, p)
     error = denoiser.predict(u, level, condition) - denoiser.target(u_0, u, level)
-    return error.square().mean() if norm == "l2" else error.abs().mean()
+    penalty = error.square() if norm == "l2" else error.abs()
+    return penalty.mean() if snr_cap == 1 else (penalty * (1 + (alpha / sigma) ** 2).clamp(max=snr_cap)).mean()
 
 
 @contextmanager

@@ -85,14 +85,14 @@ class PatchUNet(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
-        widths, n = config.widths, config.blocks
+        widths, depths = config.widths, config.depths
         pixels = 3 * config.patch**2
         self.level = LevelEmbedding()
         self.enter_anchor = nn.Conv2d(pixels, widths[0], 3, padding=1)
         self.encoder = nn.ModuleList(Block(widths[0], False) for _ in range(config.encoder_blocks))
         self.enter = nn.Conv2d(pixels, widths[0], 3, padding=1)
-        self.down = nn.ModuleList(_stage(w, n) for w in widths)
-        self.up = nn.ModuleList(_stage(w, n) for w in widths[:-1])
+        self.down = nn.ModuleList(_stage(w, n) for w, n in zip(widths, depths, strict=True))
+        self.up = nn.ModuleList(_stage(w, n) for w, n in zip(widths[:-1], depths, strict=False))
         pairs = list(itertools.pairwise(widths))
         self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairs)
         self.grow = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in pairs)

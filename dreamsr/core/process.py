@@ -10,6 +10,7 @@ some grids, and in hypot(alpha, sigma), by which u_t is divided before a network
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -116,12 +117,15 @@ class Process:
             )
         return torch.cat([self.level(lambdas), torch.tensor([[1.0, 0.0]], dtype=torch.float64)])
 
-    def draw(self, uniform: Tensor, first: Tensor) -> Tensor:
-        """Training levels float64 (B, 2): uniform in t, and the noisiest level where `first`.
+    def draw(self, uniform: Tensor, first: Tensor, along: Literal["time", "lambda"] = "time") -> Tensor:
+        """Training levels float64 (B, 2): uniform in t or in lambda, and the noisiest level where `first`.
 
         uniform: (B,) in [0, 1);  first: (B,) bool.
         """
-        ends = self.time_at(torch.tensor(self.span, dtype=torch.float64))
+        noise, image = torch.tensor(self.span, dtype=torch.float64)
+        if along == "lambda":
+            return self.level(torch.where(first, noise, torch.lerp(image, noise, uniform.to(torch.float64))))
+        ends = self.time_at(torch.stack([noise, image]))
         t = ends[1] + uniform.to(torch.float64) * (ends[0] - ends[1])
         return self.level(self.lambda_at(torch.where(first, ends[0], t)))
 

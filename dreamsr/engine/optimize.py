@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -123,7 +122,7 @@ def optimizer_step(
     hr, anchor, level, eps = draw_batch(config, denoiser.process, photos, step, device)
     p = config.dream_p if step >= config.dream_start else "off"
     with _dropout(config, step, device), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-        loss = batch_loss(denoiser, hr, anchor, level, eps, p, config.loss)
+        loss = batch_loss(denoiser, hr, anchor, level, eps, p, config)
     loss.backward()
     norm = nn.utils.clip_grad_norm_(state.network.parameters(), config.clip)
     for group in state.optimizer.param_groups:
@@ -142,11 +141,13 @@ def batch_loss(
     level: Tensor,
     eps: Tensor,
     p: dream.Exponent,
-    norm: Literal["l1", "l2"],
+    config: TrainConfig,
 ) -> Tensor:
     """The loss of crops (B, 3, H, W) and of what was left of them, enlarged: encode once, DREAM."""
     u_0 = denoiser.process.to_u(hr, anchor)
-    return dream.loss(denoiser, u_0, eps, level, denoiser.condition(anchor), p=p, norm=norm)
+    return dream.loss(
+        denoiser, u_0, eps, level, denoiser.condition(anchor), p=p, norm=config.loss, snr_cap=config.snr_cap
+    )
 
 
 def draw_batch(
@@ -160,7 +161,7 @@ def draw_batch(
     side = round(config.crop / draw_scale(config, step))
     anchor = bicubic(degraded(hr, (side, side), config.model, (config.seed + 5, step)), (config.crop, config.crop))
     uniform = torch.rand(2, config.batch, generator=dataset.generator(config.seed + 1, step), dtype=torch.float64)
-    level = process.draw(uniform[0], uniform[1] < config.first_level)
+    level = process.draw(uniform[0], uniform[1] < config.first_level, config.levels)
     generator = dataset.generator(config.seed + 2, step, device)
     eps = torch.randn(hr.shape, generator=generator, device=device)
     return hr, anchor, level, eps
