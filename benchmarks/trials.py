@@ -175,11 +175,15 @@ def table(results: Sequence[Result]) -> str:
     lines = [header, "|---" * 7 + "|"]
     for r in results:
         cost = f"{r.flops_1 / 1e3:.0f} / {r.flops_4 / 1e3:.0f}"
-        few = f"{r.psnr_1:.2f} / {r.lpips_1:.3f} | {r.psnr_4:.2f} / {r.lpips_4:.3f}"
+        few = " | ".join(_pair(*pair) for pair in ((r.psnr_1, r.lpips_1), (r.psnr_4, r.lpips_4)))
         lines.append(
             f"| {r.group}: {r.name} | {r.steps} | {r.parameters / 1e6:.2f} | {cost} | {few} | {r.noise_scale:g} |"
         )
     return "\n".join(lines)
+
+
+def _pair(psnr: float, lpips: float) -> str:
+    return f"{psnr:.2f} / " + f"{lpips:.3f}".removeprefix("0")
 
 
 def report() -> None:
