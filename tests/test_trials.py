@@ -65,6 +65,12 @@ def test_of_the_noise_scales_the_one_of_the_least_lpips_is_kept(
     assert (found.psnr_1, found.lpips_1, found.psnr_4, found.lpips_4, found.noise_scale) == (10, 0.5, 40, 0.3, 1.15)
 
 
+def test_the_table_of_the_docs_is_that_of_the_records() -> None:
+    results = records.read(trials.Result, trials.FOUND)
+    assert trials.table(results) in trials.PAGE.read_text()
+    assert {(r.group, r.name) for r in results} <= {(g, name) for g, named in trials.TRIALS.items() for name in named}
+
+
 def _leaves(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Values by dotted key."""
     found: dict[str, Any] = {}
