@@ -9,6 +9,7 @@ import torch
 from dream_runs import CPU, SHARED, Trial
 from timing import Case, interleaved
 
+from dreamsr.config import TrainConfig
 from dreamsr.core.denoiser import Denoiser
 from dreamsr.core.process import Process
 from dreamsr.data import dataset
@@ -30,13 +31,12 @@ def seconds_a_step(photos: Path) -> list[Cost]:
     """Medians of steps that take turns, on the photos of a folder."""
     with TemporaryDirectory() as folder:
         loaded, _ = dataset.load(images.find(photos), SHARED.crop, Path(folder) / "photos.u8")
-        cases = {trial.method: step(trial, loaded) for trial in (Trial("off"), Trial(1.0))}
+        cases = {trial.method: step(trial.config, loaded) for trial in (Trial("off"), Trial(1.0))}
         return [Cost(method, round(seconds, 5)) for method, seconds in interleaved(cases, REPEATS).items()]
 
 
-def step(trial: Trial, photos: dataset.Photos) -> Case:
-    """A step of the trial's training."""
-    config = trial.config
+def step(config: TrainConfig, photos: dataset.Photos) -> Case:
+    """A step of training, from nothing."""
     state = optimize.new_state(config, CPU)
     denoiser = Denoiser(state.network, Process(config.model.process), config.model.prediction)
     return partial(optimize.optimizer_step, config, state, denoiser, photos, CPU, torch.float32)

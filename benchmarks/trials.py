@@ -11,7 +11,6 @@ import argparse
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from statistics import mean
@@ -19,13 +18,13 @@ from tempfile import TemporaryDirectory
 
 import records
 import torch
+from dream_cost import step
+from dream_runs import CPU
 from sections import flops
 from solvers import replace_between_marks
-from timing import Case, interleaved
+from timing import interleaved
 
 from dreamsr.config import TrainConfig
-from dreamsr.core.denoiser import Denoiser
-from dreamsr.core.process import Process
 from dreamsr.data import dataset
 from dreamsr.engine import optimize
 from dreamsr.engine.device import keep_memory, set_threads
@@ -42,7 +41,6 @@ ROOT = Path(__file__).resolve().parents[1]
 FOUND = ROOT / "docs" / "figures" / "trials.csv"
 PAGE = ROOT / "docs" / "training.md"
 MARK = "<!-- measured: python benchmarks/trials.py --only report -->"
-CPU = torch.device("cpu")
 SHARED = (
     "model.network.widths=[32, 64, 96]",
     "model.network.encoder_blocks=4",
@@ -119,13 +117,6 @@ class Result:
 
 def configuration(overrides: tuple[str, ...]) -> TrainConfig:
     return from_dict(TrainConfig, apply_overrides(TrainConfig, {}, (*SHARED, *overrides)))
-
-
-def step(config: TrainConfig, photos: dataset.Photos) -> Case:
-    """A step of training, from nothing."""
-    state = optimize.new_state(config, CPU)
-    denoiser = Denoiser(state.network, Process(config.model.process), config.model.prediction)
-    return partial(optimize.optimizer_step, config, state, denoiser, photos, CPU, torch.float32)
 
 
 def trained(config: TrainConfig, photos: dataset.Photos) -> Model:

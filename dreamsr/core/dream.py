@@ -57,7 +57,8 @@ def loss(
             u = rectify(u, u_0, denoiser.to_u_0(guess, u, level), level, p)
     error = denoiser.predict(u, level, condition) - denoiser.target(u_0, u, level)
     penalty = error.square() if norm == "l2" else error.abs()
-    return penalty.mean() if snr_cap == 1 else (penalty * (1 + (alpha / sigma) ** 2).clamp(max=snr_cap)).mean()
+    weight = (1 + (alpha / sigma) ** 2).clamp(max=snr_cap)
+    return (weight * penalty).mean()
 
 
 @contextmanager
