@@ -62,7 +62,7 @@ def middle(picture: Tensor) -> Tensor:
 def _gap(model: Model, hr: Tensor, lambdas: Tensor) -> list[list[float]]:
     denoiser = model.denoiser
     anchor = bicubic(degrade(hr, model.config.scale), (SIDE, SIDE))
-    condition = denoiser.condition(anchor)
+    condition = denoiser.condition(anchor, torch.tensor([float(model.config.scale)]))
     eps = torch.randn(hr.shape, generator=torch.Generator().manual_seed(0))
     u_0, levels = denoiser.process.to_u(hr, anchor), denoiser.process.levels_at(lambdas)
     found = errors(lambda u, level: denoiser(u, level, condition), u_0, eps, levels)

@@ -74,9 +74,9 @@ def diffusers_loop(model: Model, lr: Image.Image, steps: int) -> Tensor:
     scheduler.set_timesteps(steps)
     pixels = torch.frombuffer(bytearray(lr.convert("RGB").tobytes()), dtype=torch.uint8).view(lr.height, lr.width, 3)
     x = pixels.permute(2, 0, 1)[None].float() / 127.5 - 1
-    anchor = F.interpolate(x, size, mode="bicubic")
+    anchor, scale = F.interpolate(x, size, mode="bicubic"), torch.tensor([float(model.config.scale)])
     u = torch.randn(1, 3, *size)
     for t in scheduler.timesteps:
         angle = (t / scheduler.config.num_train_timesteps).reshape(1).float()
-        u = scheduler.step(model.network(u, angle, model.network.encode(anchor)), t, u).prev_sample
+        u = scheduler.step(model.network(u, angle, model.network.encode(anchor, scale)), t, u).prev_sample
     return (anchor + u / model.config.process.k).clamp(-1, 1)

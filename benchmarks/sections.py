@@ -36,6 +36,7 @@ from dreamsr.files.checkpoint import Model
 from dreamsr.files.manifest import Manifest
 
 CPU = torch.device("cpu")
+SCALE = torch.tensor([4.0])
 NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 
 
@@ -82,8 +83,8 @@ def flops(model: Model, side: int = 128) -> tuple[float, float]:
     """FLOP an output pixel of (the encoder, a step)."""
     x, angle = torch.zeros(1, 3, side, side), torch.zeros(1)
     counts = []
-    features = model.network.encode(x)
-    for part in (lambda: model.network.encode(x), lambda: model.network(x, angle, features)):
+    features = model.network.encode(x, SCALE)
+    for part in (lambda: model.network.encode(x, SCALE), lambda: model.network(x, angle, features)):
         with FlopCounterMode(display=False) as counter:
             part()
         counts.append(counter.get_total_flops() / side**2)
@@ -130,13 +131,13 @@ def _rates(cases: Mapping[str, Case], work: float, dtype: torch.dtype, plan: Pla
 
 @torch.inference_mode()
 def _forward(network: Network, x: Tensor, angle: Tensor) -> Tensor:
-    return network(x, angle, network.encode(x))
+    return network(x, angle, network.encode(x, SCALE))
 
 
 def _backward(model: Model, x: Tensor, dtype: torch.dtype) -> None:
     network = model.network.requires_grad_(True)
     with torch.autocast("cpu", dtype) if dtype != torch.float32 else nullcontext():
-        loss = network(x, torch.zeros(len(x)), network.encode(x)).square().mean()
+        loss = network(x, torch.zeros(len(x)), network.encode(x, SCALE)).square().mean()
     loss.backward()
 
 
@@ -204,7 +205,7 @@ def _network_alone(upscaler: Upscaler, sizes: Sequence[tuple[int, int]]) -> None
     for size in sizes:
         for tiles in upscaler.layout([size]).batches(upscaler.tiling.batch):
             x = torch.rand(upscaler.tiling.batch, 3, *tiles[0].shape).to(dtype)
-            features = network.encode(x)
+            features = network.encode(x, SCALE)
             for _ in range(upscaler.steps):
                 network(x, angle, features)
 
@@ -281,18 +282,18 @@ def _training_cases(
     config: TrainConfig, state: optimize.State, photos: dataset.Photos, dtype: torch.dtype
 ) -> Iterator[tuple[str, Case]]:
     denoiser = Denoiser(state.network, Process(config.model.process), "x0")
-    hr, _, level, eps = optimize.draw_batch(config, denoiser.process, photos, 0, CPU)
+    batch = optimize.draw_batch(config, denoiser.process, photos, 0, CPU)
     kinds: dict[str, dream.Exponent] = {"plain": "off", "DREAM": 1.0}
     for kind, p in kinds.items():
         changed = replace(config, dream_p=p)
         step: Callable[[], object] = partial(optimize.optimizer_step, changed, state, denoiser, photos, CPU, dtype)
         yield f"{kind}, training", step
-        yield f"{kind}, bare", partial(_bare, denoiser, hr, level, eps, p, dtype)
+        yield f"{kind}, bare", partial(_bare, denoiser, batch.hr, batch.level, batch.eps, p, dtype)
 
 
 def _bare(denoiser: Denoiser, u_0: Tensor, level: Tensor, eps: Tensor, p: dream.Exponent, dtype: torch.dtype) -> None:
     with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-        loss = dream.loss(denoiser, u_0, eps, level, denoiser.condition(u_0), p=p, norm="l2")
+        loss = dream.loss(denoiser, u_0, eps, level, denoiser.condition(u_0, SCALE), p=p, norm="l2")
     loss.backward()
 
 

@@ -74,6 +74,8 @@ class NetworkConfig:
     """Residual blocks of the encoder, which runs once a picture."""
     patch: int = 4
     """Side of the output patch that one pixel of the first level stands for."""
+    scale_embedding: bool = False
+    """Whether the encoder is told the scale: for models of many scales."""
 
     def __post_init__(self) -> None:
         _require(len(self.widths) >= 1, "network.widths", "at least one width", self.widths)
@@ -82,6 +84,8 @@ class NetworkConfig:
         _require(good, "network.blocks", f"at least 1, once or for each of {len(self.widths)} levels", self.blocks)
         _require(self.encoder_blocks >= 0, "network.encoder_blocks", ">= 0", self.encoder_blocks)
         _require(self.patch in (1, 2, 4, 8), "network.patch", "1, 2, 4 or 8", self.patch)
+        told = not self.scale_embedding or self.encoder_blocks >= 1
+        _require(told, "network.encoder_blocks", "at least 1 with network.scale_embedding", self.encoder_blocks)
 
     @property
     def depths(self) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from dreamsr.config import Prediction, ProcessConfig
 from dreamsr.core.denoiser import Condition, Denoiser
 from dreamsr.core.process import Process, level
 
+SCALE = torch.tensor([4.0])
 RESIDUAL = Process(ProcessConfig())
 PROCESSES = [
     RESIDUAL,
@@ -29,7 +30,7 @@ class Answer:
         self.angles: list[Tensor] = []
         self.inputs: list[Tensor] = []
 
-    def encode(self, anchor: Tensor) -> Tensor:
+    def encode(self, anchor: Tensor, scale: Tensor) -> Tensor:
         return anchor
 
     def __call__(self, u: Tensor, angle: Tensor, features: Tensor) -> Tensor:
@@ -83,7 +84,7 @@ def test_targets_on_every_process(process: Process, prediction: Prediction) -> N
 def test_networks_see_the_variance_preserving_state_of_equal_lambda(process: Process) -> None:
     u_0, eps, u, rows = pairs(process)
     net = Denoiser(cast(Any, Answer(u_0)), process, "x0", torch.float64)
-    net.predict(u, rows, Condition(*torch.zeros(2, 1)))
+    net.predict(u, rows, Condition(*torch.zeros(3, 1)))
     same = level(torch.log(rows[:, 0] / rows[:, 1]))
     a, s = same.T.reshape(2, -1, 1, 1, 1)
     answer = cast(Answer, net.network)
@@ -98,14 +99,14 @@ def test_pictures_are_clipped_not_residuals() -> None:
     """x_0 = anchor + u_0 / k is held within [-1, 1]; a large residual alone is not clipped."""
     anchor = torch.tensor([-0.9, 0.0, 0.9], dtype=torch.float64).view(1, 3, 1, 1)
     u_0 = torch.tensor([3.0, -1.5, 3.0], dtype=torch.float64).view(1, 3, 1, 1)
-    result = denoiser(u_0, "x0")(torch.zeros_like(u_0), level(torch.tensor(0.0)), Condition(anchor, anchor))
+    result = denoiser(u_0, "x0")(torch.zeros_like(u_0), level(torch.tensor(0.0)), Condition(anchor, anchor, SCALE))
     assert RESIDUAL.to_x(result, anchor).flatten().tolist() == pytest.approx([0.6, -0.75, 1.0])
 
 
 def test_the_network_is_told_a_bounded_angle() -> None:
     net = denoiser(torch.zeros(2, 3, 4, 4, dtype=torch.float64), "x0")
     rows = level(torch.tensor([-30.0, 0.0]))
-    net.predict(torch.zeros(2, 3, 4, 4, dtype=torch.float64), rows, Condition(*torch.zeros(2, 1)))
+    net.predict(torch.zeros(2, 3, 4, 4, dtype=torch.float64), rows, Condition(*torch.zeros(3, 1)))
     answer = cast(Answer, net.network)
     assert answer.angles[0].tolist() == pytest.approx([1.0, 0.5])
 
@@ -113,7 +114,7 @@ def test_the_network_is_told_a_bounded_angle() -> None:
 class Overflowing:
     """Says what it is given; in half precision, values above 60000 become infinite."""
 
-    def encode(self, anchor: Tensor) -> Tensor:
+    def encode(self, anchor: Tensor, scale: Tensor) -> Tensor:
         return anchor * 1e5
 
     def __call__(self, u: Tensor, angle: Tensor, features: Tensor) -> Tensor:
@@ -126,12 +127,12 @@ def test_a_picture_that_overflows_is_done_again_in_float32() -> None:
     network = cast(Any, Overflowing())
     low = Denoiser(network, Process(ProcessConfig(anchored=False, k=1)), "x0", torch.float16)
     row, u = level(torch.tensor(0.0)), torch.zeros(3, 3, 4, 4)
-    seen = low.predict(u, row, low.condition(anchor))[:, 0, 0, 0]
+    seen = low.predict(u, row, low.condition(anchor, SCALE))[:, 0, 0, 0]
     assert seen.isfinite().tolist() == [True, False, True]
     safe = replace(low, exact=network)
-    result = safe(u, row, safe.condition(anchor))[:, 0, 0, 0]
+    result = safe(u, row, safe.condition(anchor, SCALE))[:, 0, 0, 0]
     assert float(result[1]) == pytest.approx(0.9, abs=1e-6)
     for i in (0, 1, 2):
-        alone = safe(u[i : i + 1], row, safe.condition(anchor[i : i + 1]))
+        alone = safe(u[i : i + 1], row, safe.condition(anchor[i : i + 1], SCALE))
         assert float(alone[0, 0, 0, 0]) == float(result[i])
-    assert torch.equal(result[::2], low(u, row, low.condition(anchor))[::2, 0, 0, 0])
+    assert torch.equal(result[::2], low(u, row, low.condition(anchor, SCALE))[::2, 0, 0, 0])

@@ -77,7 +77,7 @@ class Recorder(nn.Module):
         self.dropout = nn.Dropout(0.2)
         self.weight = nn.Parameter(torch.ones((), dtype=torch.float64))
 
-    def encode(self, anchor: Tensor) -> Tensor:
+    def encode(self, anchor: Tensor, scale: Tensor) -> Tensor:
         return torch.zeros(len(anchor))
 
     def forward(self, u: Tensor, angle: Tensor, features: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ def setup(prediction: Prediction, eps: Tensor | None, process: Process = DDPM) -
 
     recorder = Recorder(answer)
     denoiser = Denoiser(cast(Any, recorder), process, prediction, torch.float64)
-    return denoiser, recorder, Condition(*torch.zeros(2, 1))
+    return denoiser, recorder, Condition(*torch.zeros(3, 1))
 
 
 @pytest.mark.parametrize(("t", "p", "abar", "noisy", "target"), REFERENCE)
@@ -245,7 +245,7 @@ def test_the_gradient_does_not_pass_the_first_estimate() -> None:
     row = level(torch.tensor(0.3))
     recorder = Recorder(lambda u, _: u)
     denoiser = Denoiser(cast(Any, recorder), DDPM, "x0", torch.float64)
-    condition = Condition(*torch.zeros(2, 1))
+    condition = Condition(*torch.zeros(3, 1))
     dream.loss(denoiser, X0, EPS, row, condition, p=1, norm="l2").backward()
     moved = recorder.calls[1]["u"]
     expected = (2 * (moved - X0) * moved).mean()
@@ -287,7 +287,7 @@ def test_predictions_differ_by_a_factor_of_the_level_alone(process: Process) -> 
             return from_eps(of, eps, u, row)
 
         denoiser = Denoiser(cast(Any, Recorder(answer)), process, prediction, torch.float64)
-        dream.loss(denoiser, X0, EPS, row, Condition(*torch.zeros(2, 1)), p=1, norm="l2").backward()
+        dream.loss(denoiser, X0, EPS, row, Condition(*torch.zeros(3, 1)), p=1, norm="l2").backward()
         assert u_0_hat.grad is not None
         gradients.append(u_0_hat.grad / factors[prediction] ** 2)
     expected = torch.full_like(X0, 2 * 0.3 / X0.numel())

@@ -31,10 +31,10 @@ class Limited:
     network: Network
     pixels: int
 
-    def encode(self, anchor: Tensor) -> Tensor:
+    def encode(self, anchor: Tensor, scale: Tensor) -> Tensor:
         if anchor.numel() // 3 > self.pixels:
             raise torch.OutOfMemoryError("out of memory")
-        return self.network.encode(anchor)
+        return self.network.encode(anchor, scale)
 
     def __call__(self, u: Tensor, angle: Tensor, features: Tensor) -> Tensor:
         return self.network(u, angle, features)

@@ -12,12 +12,14 @@ from dreamsr.config import NetworkConfig
 from dreamsr.core.networks import PatchUNet
 from dreamsr.files import checkpoint
 
+SCALE = torch.tensor([4.0])
+
 
 def run(network: checkpoint.UNet, height: int, width: int, batch: int = 2) -> Tensor:
     generator = torch.Generator().manual_seed(3)
     u, anchor = torch.randn(2, batch, 3, height, width, generator=generator)
     angle = torch.linspace(0.1, 0.9, batch)
-    out: Tensor = network(u, angle, network.encode(anchor))
+    out: Tensor = network(u, angle, network.encode(anchor, SCALE))
     assert float(out.detach().std()) > 0.1 or not any(p.any() for p in network.leave.parameters())
     return out
 
@@ -35,8 +37,8 @@ def test_odd_sizes_are_the_extended_picture_cut_back() -> None:
     extended = [functional.pad(x, (0, 8, 0, 15), mode="replicate") for x in (u, anchor)]
     angle = torch.tensor([0.4])
     with torch.no_grad():
-        cut = network(u, angle, network.encode(anchor))
-        whole = network(extended[0], angle, network.encode(extended[1]))
+        cut = network(u, angle, network.encode(anchor, SCALE))
+        whole = network(extended[0], angle, network.encode(extended[1], SCALE))
     torch.testing.assert_close(cut, whole[..., :17, :40], rtol=0, atol=1e-6)
 
 
@@ -56,7 +58,14 @@ def test_every_level_has_its_own_number_of_blocks() -> None:
     assert [(k, v.shape) for k, v in alike[0].items()] == [(k, v.shape) for k, v in alike[1].items()]
 
 
-@pytest.mark.parametrize("config", [NETWORK, NetworkConfig(widths=(8,), blocks=2, encoder_blocks=0, patch=2)])
+@pytest.mark.parametrize(
+    "config",
+    [
+        NETWORK,
+        NetworkConfig(widths=(8,), blocks=2, encoder_blocks=0, patch=2),
+        NetworkConfig(widths=(8,), blocks=1, encoder_blocks=2, scale_embedding=True),
+    ],
+)
 def test_every_parameter_has_a_gradient(config: NetworkConfig) -> None:
     network = randomise(PatchUNet(config))
     run(network, 32, 32).square().mean().backward()
@@ -81,8 +90,8 @@ def test_a_picture_does_not_depend_on_its_batch() -> None:
     with torch.no_grad():
         u, anchor = torch.randn(2, 3, 3, 32, 32, dtype=torch.float64)
         angle = torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64)
-        together = network(u, angle, network.encode(anchor))
-        alone = network(u[1:2], angle[1:2], network.encode(anchor[1:2]))
+        together = network(u, angle, network.encode(anchor, SCALE))
+        alone = network(u[1:2], angle[1:2], network.encode(anchor[1:2], SCALE))
     torch.testing.assert_close(together[1:2], alone, rtol=0, atol=1e-12)
 
 
@@ -98,7 +107,7 @@ def test_what_a_pixel_sees_is_bounded() -> None:
     changed = u.clone()
     changed[..., 400:] += 1
     with torch.no_grad():
-        angle, features = torch.tensor([0.5]), network.encode(u)
+        angle, features = torch.tensor([0.5]), network.encode(u, SCALE)
         difference = (network(u, angle, features) - network(changed, angle, features)).abs().amax((0, 1, 2))
     assert float(difference[:256].max()) == 0
     assert float(difference[400:].max()) > 0

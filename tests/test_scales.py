@@ -13,11 +13,13 @@ from programs import Program, load, small
 from torch import Tensor
 
 import dreamsr
-from dreamsr.config import NetworkConfig
+from dreamsr.config import NetworkConfig, TrainConfig
 from dreamsr.core import enlargement
 from dreamsr.core.consistency import Projection
 from dreamsr.core.enlargement import Axis, window
+from dreamsr.core.networks import PatchUNet
 from dreamsr.core.resize import bicubic
+from dreamsr.engine import optimize
 from dreamsr.engine import upscaler as upscaling
 from dreamsr.engine.evaluator import fitted
 from dreamsr.engine.outputs import Size
@@ -27,7 +29,8 @@ from dreamsr.files import checkpoint, images
 from dreamsr.files.checkpoint import Model
 from dreamsr.files.images import Picture
 
-FREE = replace(TINY, name="free", smallest_scale=1.5, network=NetworkConfig(widths=(8,), blocks=1, encoder_blocks=1))
+NETWORK = NetworkConfig(widths=(8,), blocks=1, encoder_blocks=1, scale_embedding=True)
+FREE = replace(TINY, name="free", smallest_scale=1.5, network=NETWORK)
 
 
 @pytest.fixture
@@ -66,6 +69,47 @@ def test_a_fresh_network_is_bicubic_at_any_scale(factor: float) -> None:
     sizes = grown(upscaler, pictures(), factor)
     for x, size, out in zip(pictures(), sizes, upscaler(pictures(), sizes), strict=True):
         torch.testing.assert_close(out, bicubic(x[None], size)[0].clamp(-1, 1), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "scale"), [((82, 126), 2), ((164, 252), 4), ((82, 252), 8**0.5)])
+def test_the_network_is_told_the_scale(size: Size, scale: float, free: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the whole picture, also where it is solved in blocks; of unequal factors the geometric mean."""
+    told: list[Tensor] = []
+
+    def listening(self: PatchUNet, anchor: Tensor, scale: Tensor) -> Tensor:
+        told.append(scale)
+        return encode(self, anchor, scale)
+
+    encode = PatchUNet.encode
+    monkeypatch.setattr(PatchUNet, "encode", listening)
+    for block in (4096, 112):
+        monkeypatch.setattr(upscaling, "WHOLE", block)
+        monkeypatch.setattr(upscaling, "BLOCK", block)
+        monkeypatch.setattr(upscaling, "MARGIN", 32)
+        Upscaler(free, Settings(steps=1, tile=128))(pictures()[:1], [size])
+    assert len(told) > 2
+    assert torch.cat(told).tolist() == pytest.approx([scale] * len(told))
+
+
+def test_what_is_told_changes_the_picture(free: Model) -> None:
+    """The same anchor as of x2 and of x4; equal for a network that is not told."""
+    anchor = bicubic(pictures()[0][None], (82, 126))
+    scales = [torch.tensor([factor]) for factor in (2.0, 4.0)]
+    two, four = (free.network.encode(anchor, scale) for scale in scales)
+    assert float((two - four).detach().abs().mean()) > 0.01
+    config = replace(FREE, network=replace(NETWORK, scale_embedding=False))
+    untold = randomise(checkpoint.build(config))
+    assert torch.equal(*(untold.encode(anchor, scale) for scale in scales))
+
+
+def test_a_network_that_is_told_begins_as_one_that_is_not() -> None:
+    config = replace(FREE, network=replace(NETWORK, scale_embedding=False))
+    untold = Model(config, randomise(checkpoint.build(config)).eval(), {})
+    told = Model(FREE, optimize.new_state(TrainConfig(FREE), torch.device("cpu"), untold.network).ema.eval(), {})
+    for factor in (4, 2.5):
+        sizes = grown(Upscaler(untold), pictures(), factor)
+        before, after = (Upscaler(model, Settings(steps=2))(pictures(), sizes) for model in (untold, told))
+        assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
 @pytest.mark.parametrize("factor", [2.5, 1.5])

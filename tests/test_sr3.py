@@ -43,6 +43,7 @@ TINY = ModelConfig(
 )
 CONFIG = TrainConfig(TINY, steps=6, batch=2, crop=16, loss="l1", warmup=0, val_every=3, save_every=100)
 CPU = torch.device("cpu")
+SCALE = torch.tensor([4.0])
 
 
 def tiny() -> Model:
@@ -61,7 +62,7 @@ def test_the_published_output() -> None:
     condition, u = vector["input"].chunk(2, dim=1)
     angle = 2 / math.pi * torch.acos(vector["sqrt_alpha_bar"])
     with torch.no_grad():
-        out = model.network(u, angle, model.network.encode(condition))
+        out = model.network(u, angle, model.network.encode(condition, SCALE))
     assert float(vector["output"].std()) > 0.1
     torch.testing.assert_close(out, vector["output"], rtol=0, atol=1e-5)
 
@@ -71,7 +72,7 @@ def test_it_is_told_the_square_root_of_alpha_bar() -> None:
     seen: list[Tensor] = []
 
     class Spy(nn.Module):
-        def encode(self, anchor: Tensor) -> Tensor:
+        def encode(self, anchor: Tensor, scale: Tensor) -> Tensor:
             return anchor
 
         def forward(self, u: Tensor, angle: Tensor, features: Tensor) -> Tensor:
@@ -82,7 +83,7 @@ def test_it_is_told_the_square_root_of_alpha_bar() -> None:
     x = torch.zeros(1, 3, 1, 1)
     rows = denoiser.process.levels(2000, "time")
     for t in (1, 20, 100, 500, 1000, 2000):
-        denoiser(x, rows[2000 - t], denoiser.condition(x))
+        denoiser(x, rows[2000 - t], denoiser.condition(x, SCALE))
     abar = torch.cumprod(1 - torch.linspace(1e-6, 1e-2, 2000, dtype=torch.float64), 0)
     expected = abar[torch.tensor([0, 19, 99, 499, 999, 1999])].sqrt()
     torch.testing.assert_close(torch.cat(seen).double(), expected, rtol=0, atol=2e-7)
@@ -146,7 +147,7 @@ def test_the_first_pass_of_dream_has_no_dropout() -> None:
     denoiser = Denoiser(network, Process(SR3), "eps")
     x, eps = torch.randn(2, 2, 3, 16, 16)
     level = denoiser.process.draw(torch.tensor([0.3, 0.6]), torch.tensor([False, False]))
-    dream.loss(denoiser, x, eps, level, denoiser.condition(x), p=1.0, norm="l1")
+    dream.loss(denoiser, x, eps, level, denoiser.condition(x, SCALE), p=1.0, norm="l1")
     assert flags == [(False, False), (True, True)]
 
 

@@ -12,6 +12,7 @@ from dreamsr.core.process import Process, level
 from dreamsr.core.tiling import Layout, tiled
 
 SIZES = ((1, 1), (33, 70), (64, 64), (100, 30), (17, 200))
+SCALES = (4.0, 2.0, 1.5, 3.0, 2.5)
 
 
 def pictures() -> list[Tensor]:
@@ -120,13 +121,13 @@ def test_a_tile_without_a_core_is_refused() -> None:
 
 
 class Blur:
-    """A local network: what it says depends on 2 pixels around, and on the anchor."""
+    """A local network: what it says depends on 2 pixels around, and on the anchor and the scale."""
 
     def __init__(self) -> None:
         self.shapes: set[tuple[int, ...]] = set()
 
-    def encode(self, anchor: Tensor) -> Tensor:
-        return anchor
+    def encode(self, anchor: Tensor, scale: Tensor) -> Tensor:
+        return anchor * scale.view(-1, 1, 1, 1)
 
     def __call__(self, u: Tensor, angle: Tensor, features: Tensor) -> Tensor:
         self.shapes.add(tuple(u.shape))
@@ -145,11 +146,12 @@ def test_a_local_network_is_tiled_exactly(batch: int, tile: int, halo: int, stat
     row = level(torch.tensor(0.0))
     packed = layout.pack(anchors)
     u = layout.pack(pictures())
-    result = tiled(denoiser, layout, packed, batch)(u, row)
+    result = tiled(denoiser, layout, packed, SCALES, batch)(u, row)
     assert {shape[0] for shape in network.shapes} == {batch}
     assert not static or network.shapes == {(batch, 3, tile, tile)}
-    for canvas, whole_u, whole_anchor in zip(layout.views(result), layout.views(u), layout.views(packed), strict=True):
-        whole = denoiser(whole_u[None], row, denoiser.condition(whole_anchor[None]))[0]
+    canvases = zip(layout.views(result), layout.views(u), layout.views(packed), SCALES, strict=True)
+    for canvas, whole_u, whole_anchor, scale in canvases:
+        whole = denoiser(whole_u[None], row, denoiser.condition(whole_anchor[None], torch.tensor([scale])))[0]
         torch.testing.assert_close(canvas, whole, rtol=0, atol=1e-6)
 
 
@@ -161,7 +163,7 @@ def test_order_of_pictures_does_not_matter() -> None:
         chosen = [pictures()[i] for i in order]
         layout = Layout(tuple(SIZES[i] for i in order), 32, 8, 8)
         flat = layout.pack(chosen)
-        return layout.unpack(tiled(denoiser, layout, flat, 4)(flat, row))
+        return layout.unpack(tiled(denoiser, layout, flat, [SCALES[i] for i in order], 4)(flat, row))
 
     forward, backward = run([0, 1, 2, 3, 4]), run([4, 3, 2, 1, 0])
     for a, b in zip(forward, reversed(backward), strict=True):

@@ -170,14 +170,26 @@ def test_batches_are_a_function_of_seed_and_step(config: TrainConfig, folder: Pa
     process = Process(TINY.process)
     first = optimize.draw_batch(config, process, loaded, 3, CPU)
     optimize.draw_batch(config, process, loaded, 4, CPU)
-    for a, b in zip(first, optimize.draw_batch(config, process, loaded, 3, CPU), strict=True):
-        assert torch.equal(a, b)
+    again = optimize.draw_batch(config, process, loaded, 3, CPU)
+    for name in ("hr", "anchor", "scale", "level", "eps"):
+        assert torch.equal(getattr(first, name), getattr(again, name)), name
+
+
+def test_batches_tell_the_scale_of_what_was_left(folder: Path, tmp_path: Path) -> None:
+    """Crops of 32 pixels leave a whole number of them, so scales are 32 / n; half of the steps have the largest."""
+    loaded, _ = dataset.load(images.find(folder), 32, tmp_path / "cache.u8")
+    process = Process(TINY.process)
+    scales = torch.cat([optimize.draw_batch(BLIND, process, loaded, i, CPU).scale for i in range(300)])
+    sides = 32 / scales
+    torch.testing.assert_close(sides, sides.round())
+    assert (int(sides.min()), int(sides.max())) == (8, 21)
+    assert float((sides == 8).double().mean()) == pytest.approx(0.5 + 0.5 * (4 - 32 / 8.5) / 2.5, abs=0.08)
 
 
 def test_a_share_of_the_levels_is_the_noisiest(folder: Path, tmp_path: Path) -> None:
     loaded, _ = dataset.load(images.find(folder), 32, tmp_path / "cache.u8")
     process = Process(TINY.process)
-    share = torch.cat([optimize.draw_batch(CONFIG, process, loaded, i, CPU)[2] for i in range(400)])
+    share = torch.cat([optimize.draw_batch(CONFIG, process, loaded, i, CPU).level for i in range(400)])
     lam = torch.log(share[:, 0] / share[:, 1])
     assert float((lam < -3.9999).double().mean()) == pytest.approx(0.1, abs=0.025)
 
@@ -186,16 +198,15 @@ def test_levels_and_weights_of_a_run_are_those_of_its_configuration(folder: Path
     loaded, _ = dataset.load(images.find(folder), 32, tmp_path / "cache.u8")
     denoiser = Denoiser(optimize.new_state(CONFIG, CPU).network, Process(TINY.process), "x0")
     along = replace(CONFIG, levels="lambda")
-    hr, anchor, level, eps = optimize.draw_batch(along, denoiser.process, loaded, 3, CPU)
-    in_time = optimize.draw_batch(CONFIG, denoiser.process, loaded, 3, CPU)[2]
+    batch = optimize.draw_batch(along, denoiser.process, loaded, 3, CPU)
+    level, in_time = batch.level, optimize.draw_batch(CONFIG, denoiser.process, loaded, 3, CPU).level
     t, lam = denoiser.process.time_at(in_time[:, 0].log() - in_time[:, 1].log()), (level[:, 0] / level[:, 1]).log()
     (noise, image), (last, first) = denoiser.process.span, denoiser.process.time_at(torch.tensor([-4.0, 4.5]))
     torch.testing.assert_close((lam - image) / (noise - image), (t - first) / (last - first))
 
-    same = level[:1].expand(len(hr), 2)
+    same = replace(batch, level=level[:1].expand(len(level), 2))
     plain, weighted = (
-        optimize.batch_loss(denoiser, hr, anchor, same, eps, "off", replace(CONFIG, snr_cap=cap)).item()
-        for cap in (1.0, 1e9)
+        optimize.batch_loss(denoiser, same, "off", replace(CONFIG, snr_cap=cap)).item() for cap in (1.0, 1e9)
     )
     assert weighted == pytest.approx(plain / float(level[0, 1] ** 2), rel=1e-5)
 

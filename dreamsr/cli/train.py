@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dreamsr.cli import console, options, setup
-from dreamsr.config import TrainConfig
+from dreamsr.config import NetworkConfig, SR3Config, TrainConfig
 from dreamsr.errors import UsageError
 from dreamsr.tables import apply_overrides, from_dict, load_toml, merge, to_dict
 
@@ -73,9 +73,14 @@ def _config(name: str, overrides: list[str], start: "Model | None") -> TrainConf
     if start is not None:
         document["model"] = merge(to_dict(start.config), document.get("model", {}))
     config = from_dict(TrainConfig, apply_overrides(TrainConfig, document, overrides))
-    if start is not None and config.model.network != start.config.network:
+    if start is not None and config.model.network not in _reachable(start.config.network):
         raise UsageError("--init needs the network of the model that it starts from", "leave model.network out")
     return config
+
+
+def _reachable(network: NetworkConfig | SR3Config) -> "list[NetworkConfig | SR3Config]":
+    """The networks that can begin with the weights of this one: one that is told the scale, too."""
+    return [network, *([replace(network, scale_embedding=True)] if isinstance(network, NetworkConfig) else [])]
 
 
 def _preset(name: str) -> str:

@@ -14,8 +14,8 @@ from dreamsr.core.process import Process
 class Network(Protocol):
     """What a denoiser asks of a network."""
 
-    def encode(self, anchor: Tensor) -> Tensor:
-        """Features of the anchor."""
+    def encode(self, anchor: Tensor, scale: Tensor) -> Tensor:
+        """Features of the anchor; scale (B,), or (1,) for all: output size / input size."""
 
     def __call__(self, u: Tensor, angle: Tensor, features: Tensor) -> Tensor:
         """The prediction, shaped as u; angle has a row for every picture, or one for all."""
@@ -27,6 +27,7 @@ class Condition:
 
     anchor: Tensor
     features: Tensor
+    scale: Tensor
 
     def detach(self) -> "Condition":
         return replace(self, features=self.features.detach())
@@ -44,9 +45,9 @@ class Denoiser:
     exact: Network | None = None
     """The network in float32, for pictures that overflow in `dtype`."""
 
-    def condition(self, anchor: Tensor) -> Condition:
-        """anchor: (B, 3, H, W) in [-1, 1], the bicubic picture at output size."""
-        return Condition(anchor, self.network.encode(anchor.to(self.dtype)))
+    def condition(self, anchor: Tensor, scale: Tensor) -> Condition:
+        """anchor: (B, 3, H, W) in [-1, 1], the bicubic picture at output size; scale: (B,), output / input size."""
+        return Condition(anchor, self.network.encode(anchor.to(self.dtype), scale), scale)
 
     def __call__(self, u: Tensor, level: Tensor, condition: Condition) -> Tensor:
         """u_0 whose picture lies in [-1, 1]; u: (B, 3, H, W), level: float64 (2,) or (B, 2)."""
@@ -64,7 +65,8 @@ class Denoiser:
         exact = replace(self, network=self.exact, dtype=torch.float32, exact=None)
         for i in (~finite).nonzero().flatten().tolist():
             row = level if level.ndim == 1 else level[i : i + 1]
-            predicted[i] = exact.predict(u[i : i + 1], row, exact.condition(condition.anchor[i : i + 1]))[0]
+            alone = exact.condition(condition.anchor[i : i + 1], condition.scale.expand(len(u))[i : i + 1])
+            predicted[i] = exact.predict(u[i : i + 1], row, alone)[0]
 
     def predict(self, u: Tensor, level: Tensor, condition: Condition) -> Tensor:
         """What the network predicts (eps, x0, v or the velocity of a flow), in u's dtype."""

@@ -1,5 +1,6 @@
 """The bicubic enlargement of a picture to any size, whole or a window of it alone."""
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -61,6 +62,11 @@ class Part:
     @property
     def size(self) -> tuple[int, int]:
         return self.anchor.shape[-2], self.anchor.shape[-1]
+
+    @property
+    def scale(self) -> float:
+        """Output size / input size of the whole."""
+        return math.sqrt(self.rows.size / self.rows.length * self.columns.size / self.columns.length)
 
     @property
     def origin(self) -> tuple[int, int]:

@@ -47,17 +47,20 @@ class Block(nn.Module):
             nn.init.zeros_(self.film.bias)
             nn.init.normal_(self.film.weight, std=0.02)
 
-    def forward(self, x: Tensor, embedding: Tensor | None) -> Tensor:
-        """x: (B, width, H, W); embedding: (B, EMBEDDING), (1, EMBEDDING) for all, or None in the encoder."""
-        film = self.film(embedding) if isinstance(self.film, nn.Linear) else self.film
+    def forward(self, x: Tensor, given: Tensor | float) -> Tensor:
+        """x: (B, width, H, W); given: the embedded level (B, EMBEDDING), or (1, EMBEDDING) for all.
+
+        In the encoder: what is added to the learned scale and shift, (B, 2 width), (1, 2 width) or 0.
+        """
+        film = self.film(given) if isinstance(self.film, nn.Linear) else self.film + given
         # fresh tensors are written over where nothing needs them again: less memory to touch
         h = F.silu(self.conv1(film_norm(x, film)), inplace=not torch.is_grad_enabled())
         residual: Tensor = self.conv2(h)
         return residual.add_(x)
 
 
-class LevelEmbedding(nn.Module):
-    """Sinusoids of the bounded level angle, then a small MLP."""
+class Embedding(nn.Module):
+    """Sinusoids of a bounded number (the angle of the level, 1 / scale), then a small MLP."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,10 +68,10 @@ class LevelEmbedding(nn.Module):
             nn.Linear(2 * FREQUENCIES, EMBEDDING), nn.SiLU(), nn.Linear(EMBEDDING, EMBEDDING), nn.SiLU()
         )
 
-    def forward(self, angle: Tensor) -> Tensor:
-        """angle: (B,) in [0, 1], float32; returns (B, EMBEDDING)."""
-        k = torch.arange(1, FREQUENCIES + 1, device=angle.device, dtype=torch.float32)
-        phase = math.pi * angle.float()[:, None] * k
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B,) in [0, 1], float32; returns (B, EMBEDDING)."""
+        k = torch.arange(1, FREQUENCIES + 1, device=x.device, dtype=torch.float32)
+        phase = math.pi * x.float()[:, None] * k
         waves = torch.cat([phase.sin(), phase.cos()], dim=1)
         embedded: Tensor = self.mlp(waves.to(next(self.mlp.parameters()).dtype))
         return embedded
@@ -87,7 +90,8 @@ class PatchUNet(nn.Module):
         self.config = config
         widths, depths = config.widths, config.depths
         pixels = 3 * config.patch**2
-        self.level = LevelEmbedding()
+        self.level = Embedding()
+        self.scale = _scale_films(config) if config.scale_embedding else None
         self.enter_anchor = nn.Conv2d(pixels, widths[0], 3, padding=1)
         self.encoder = nn.ModuleList(Block(widths[0], False) for _ in range(config.encoder_blocks))
         self.enter = nn.Conv2d(pixels, widths[0], 3, padding=1)
@@ -104,11 +108,16 @@ class PatchUNet(nn.Module):
         """Output pixels to which sizes and tile origins are aligned."""
         return granularity(self.config)
 
-    def encode(self, anchor: Tensor) -> Tensor:
-        """Features of the anchor (B, 3, H, W), computed once a picture: (B, C, h, w)."""
+    def encode(self, anchor: Tensor, scale: Tensor) -> Tensor:
+        """Features of the anchor (B, 3, H, W), computed once a picture: (B, C, h, w).
+
+        scale: (B,), or (1,) for all: output size / input size, at least 1.
+        """
+        blocks = self.config.encoder_blocks
+        films = self.scale(1 / scale).chunk(blocks, dim=1) if self.scale else [0.0] * blocks
         x: Tensor = self.enter_anchor(self._patches(anchor))
-        for block in self.encoder:
-            x = block(x, None)
+        for block, film in zip(self.encoder, films, strict=True):
+            x = block(x, film)
         return x
 
     def forward(self, u: Tensor, angle: Tensor, features: Tensor) -> Tensor:
@@ -144,6 +153,13 @@ def granularity(config: NetworkConfig) -> int:
 def _zero(layer: nn.Module) -> None:
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
+
+
+def _scale_films(config: NetworkConfig) -> nn.Module:
+    """From 1 / scale (B,) to what is added to the FiLM of all encoder blocks, at first 0: (B, blocks * 2 width)."""
+    films = nn.Linear(EMBEDDING, config.encoder_blocks * 2 * config.widths[0])
+    _zero(films)
+    return nn.Sequential(Embedding(), films)
 
 
 def _stage(width: int, blocks: int) -> nn.ModuleList:

@@ -89,8 +89,8 @@ class SR3UNet(nn.Module):
         """The side of the pictures it takes."""
         return self.config.size
 
-    def encode(self, anchor: Tensor) -> Tensor:
-        """The anchor itself: nothing can be computed beforehand."""
+    def encode(self, anchor: Tensor, scale: Tensor) -> Tensor:
+        """The anchor itself: nothing can be computed beforehand, and the scale is not looked at."""
         return anchor
 
     def forward(self, u: Tensor, angle: Tensor, features: Tensor) -> Tensor:

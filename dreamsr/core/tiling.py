@@ -174,11 +174,13 @@ def _ceil(length: int, multiple: int) -> int:
     return -(-length // multiple) * multiple
 
 
-def tiled(denoiser: Denoiser, layout: Layout, anchors: Tensor, batch: int) -> Callable[[Tensor, Tensor], Tensor]:
+def tiled(
+    denoiser: Denoiser, layout: Layout, anchors: Tensor, scales: Sequence[float], batch: int
+) -> Callable[[Tensor, Tensor], Tensor]:
     """`denoise(u, level)` on flat bags: every call of the network has `batch` tiles of one shape.
 
-    anchors: the packed bicubic pictures. Short batches are filled up with empty tiles, so that a
-    picture's bytes do not depend on its company.
+    anchors: the packed bicubic pictures; scales: output size / input size of every picture.
+    Short batches are filled up with empty tiles, so that a picture's bytes do not depend on its company.
     """
     groups = list(layout.batches(batch))
 
@@ -187,7 +189,8 @@ def tiled(denoiser: Denoiser, layout: Layout, anchors: Tensor, batch: int) -> Ca
         return F.pad(windows, (0, 0) * 3 + (0, missing)) if missing else windows
 
     def condition(group: Sequence[Tile]) -> Condition:
-        return denoiser.condition(filled(layout.gather(anchors, group)))
+        of_each = [scales[tile.picture] for tile in group] + [1.0] * (batch - len(group))
+        return denoiser.condition(filled(layout.gather(anchors, group)), torch.tensor(of_each, device=anchors.device))
 
     conditions = [condition(group) for group in groups]
 

@@ -48,7 +48,7 @@ class Unrolled(nn.Module):
         """
         height, width = self.scale * picture.shape[2], self.scale * picture.shape[3]
         anchor = _extended(bicubic(2 * picture - 1, (height, width)), (noise.shape[2], noise.shape[3]))
-        condition = self.denoiser.condition(anchor)
+        condition = self.denoiser.condition(anchor, torch.tensor([float(self.scale)]))
         known = [noise]
         for level, weights in zip(self.levels, self.coefficients, strict=False):
             known.append(self.denoiser(_combined(weights, known), level, condition))

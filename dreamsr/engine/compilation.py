@@ -25,12 +25,12 @@ class Compiled(nn.Module):
 
     def __init__(self, network: Network, static: bool) -> None:
         super().__init__()
-        self.encoder: Callable[[Tensor], Tensor]
+        self.encoder: Callable[[Tensor, Tensor], Tensor]
         self.step: Callable[[Tensor, Tensor, Tensor], Tensor]
         self.encoder, self.step = (torch.compile(part, dynamic=not static) for part in (network.encode, network))
 
-    def encode(self, anchor: Tensor) -> Tensor:
-        return self.encoder(anchor)
+    def encode(self, anchor: Tensor, scale: Tensor) -> Tensor:
+        return self.encoder(anchor, scale)
 
     def forward(self, u: Tensor, angle: Tensor, features: Tensor) -> Tensor:
         return self.step(u, angle, features)

@@ -47,6 +47,22 @@ class State:
     step: int = 0
 
 
+@dataclass(frozen=True)
+class Batch:
+    """What one step learns from, on the device."""
+
+    hr: Tensor
+    """Crops (B, 3, H, W) in [-1, 1]."""
+    anchor: Tensor
+    """What was left of them, enlarged: (B, 3, H, W)."""
+    scale: Tensor
+    """Their size / what was left of it, the same for all: (1,)."""
+    level: Tensor
+    """(alpha, sigma), float64 (B, 2)."""
+    eps: Tensor
+    """Standard normal (B, 3, H, W)."""
+
+
 def learning_rate(config: TrainConfig, step: int) -> float:
     """Linear warm-up, a plateau, and a linear fall to zero over the last `cooldown` of the steps."""
     rise = (step + 1) / max(1, config.warmup)
@@ -60,12 +76,12 @@ def ema_decay(config: TrainConfig, step: int) -> float:
 
 
 def new_state(config: TrainConfig, device: torch.device, start: nn.Module | None = None) -> State:
-    """Freshly initialised from the seed, or warm from the weights of `start`."""
+    """Freshly initialised from the seed, or warm from the weights of `start`, as far as it has them."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = checkpoint.build(config.model)
     if start is not None:
-        network.load_state_dict(start.state_dict())
+        network.load_state_dict(network.state_dict() | start.state_dict())
     network.to(device)
     optimizer = torch.optim.AdamW(
         network.parameters(), config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
@@ -119,10 +135,10 @@ def optimizer_step(
 ) -> tuple[Tensor, Tensor]:
     """One step of optimizer and average; (loss, norm of the gradient), still on the device."""
     step = state.step
-    hr, anchor, level, eps = draw_batch(config, denoiser.process, photos, step, device)
+    batch = draw_batch(config, denoiser.process, photos, step, device)
     p = config.dream_p if step >= config.dream_start else "off"
     with _dropout(config, step, device), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-        loss = batch_loss(denoiser, hr, anchor, level, eps, p, config)
+        loss = batch_loss(denoiser, batch, p, config)
     loss.backward()
     norm = nn.utils.clip_grad_norm_(state.network.parameters(), config.clip)
     for group in state.optimizer.param_groups:
@@ -134,26 +150,15 @@ def optimizer_step(
     return loss.detach(), norm.detach()
 
 
-def batch_loss(
-    denoiser: Denoiser,
-    hr: Tensor,
-    anchor: Tensor,
-    level: Tensor,
-    eps: Tensor,
-    p: dream.Exponent,
-    config: TrainConfig,
-) -> Tensor:
-    """The loss of crops (B, 3, H, W) and of what was left of them, enlarged: encode once, DREAM."""
-    u_0 = denoiser.process.to_u(hr, anchor)
-    return dream.loss(
-        denoiser, u_0, eps, level, denoiser.condition(anchor), p=p, norm=config.loss, snr_cap=config.snr_cap
-    )
+def batch_loss(denoiser: Denoiser, batch: Batch, p: dream.Exponent, config: TrainConfig) -> Tensor:
+    """DREAM's loss; the anchors are encoded once."""
+    u_0 = denoiser.process.to_u(batch.hr, batch.anchor)
+    condition = denoiser.condition(batch.anchor, batch.scale)
+    return dream.loss(denoiser, u_0, batch.eps, batch.level, condition, p=p, norm=config.loss, snr_cap=config.snr_cap)
 
 
-def draw_batch(
-    config: TrainConfig, process: Process, photos: dataset.Photos, step: int, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(crops, anchors, levels, noise) of a step: a function of the seed and the step alone."""
+def draw_batch(config: TrainConfig, process: Process, photos: dataset.Photos, step: int, device: torch.device) -> Batch:
+    """A function of the seed and the step alone."""
     hr = dataset.crops(photos, config.seed, step, config.batch, config.crop)
     if device.type == "cuda" and hr.device.type == "cpu":
         hr = hr.pin_memory()
@@ -164,7 +169,7 @@ def draw_batch(
     level = process.draw(uniform[0], uniform[1] < config.first_level, config.levels)
     generator = dataset.generator(config.seed + 2, step, device)
     eps = torch.randn(hr.shape, generator=generator, device=device)
-    return hr, anchor, level, eps
+    return Batch(hr, anchor, torch.full((1,), config.crop / side, device=device), level, eps)
 
 
 def draw_scale(config: TrainConfig, step: int) -> float:

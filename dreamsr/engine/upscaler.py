@@ -211,7 +211,7 @@ class Upscaler:
         """How parts lie in a flat bag, the bag of their anchors, and what estimates u_0 on it."""
         layout = self.layout([part.size for part in parts])
         packed = layout.pack([part.anchor for part in parts])
-        denoise = tiled(self.denoiser, layout, packed, self.tiling.batch)
+        denoise = tiled(self.denoiser, layout, packed, [part.scale for part in parts], self.tiling.batch)
         if self.settings.consistency:
             denoise = self._consistent(denoise, layout, parts)
         return layout, packed, denoise
