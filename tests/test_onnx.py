@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 from programs import PROGRAM, Program, load, small
 from torch import Tensor, nn
 
-from dreamsr.config import SamplerName
+from dreamsr.config import NetworkConfig, SamplerName
 from dreamsr.core.sampling import SAMPLERS, solve
 from dreamsr.core.unrolled import Unrolled, coefficients
 from dreamsr.engine import exporter
@@ -83,6 +84,18 @@ def test_it_makes_what_dreamsr_makes(size: tuple[int, int], graph: Path, tiny_mo
     wanted = (upscaler([2 * picture - 1])[0] + 1) / 2
     assert float(wanted.std()) > 0.05
     torch.testing.assert_close(made, wanted, rtol=0, atol=1e-4)
+
+
+def test_a_model_of_many_scales_at_one_of_them(tmp_path: Path) -> None:
+    """What the network is told of the scale is in the graph."""
+    network = NetworkConfig(widths=(8,), blocks=1, encoder_blocks=1, scale_embedding=True)
+    config = replace(TINY, smallest_scale=1.5, network=network)
+    checkpoint.save_model(
+        tmp_path / "free.safetensors", Model(config, randomise(checkpoint.build(config)), {}), torch.float32
+    )
+    made = exporter.export_onnx(str(tmp_path / "free.safetensors"), tmp_path / "two.onnx", "fp32", 2, ["scale=2"])
+    assert max(made.differences) < 1e-4
+    assert onnx.Session((tmp_path / "two.onnx").read_bytes()).metadata["scale"] == "2"
 
 
 def test_metadata(graph: Path) -> None:
