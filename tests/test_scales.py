@@ -19,6 +19,7 @@ from dreamsr.core.consistency import Projection
 from dreamsr.core.enlargement import Axis, window
 from dreamsr.core.networks import PatchUNet
 from dreamsr.core.resize import bicubic
+from dreamsr.data.degrade import reduced
 from dreamsr.engine import optimize
 from dreamsr.engine import upscaler as upscaling
 from dreamsr.engine.evaluator import fitted
@@ -287,10 +288,25 @@ def test_eval_at_another_scale(scale: float, shown: str, program: Program, free:
         assert means["1 step"][key] == pytest.approx(means["bicubic"][key], abs=1e-3)
 
 
-@pytest.mark.parametrize("command", ["eval --data hr --scale 1.2", "eval --data hr --scale 4.5"])
-def test_a_scale_out_of_range_is_one_line(command: str, program: Program, free_file: Path) -> None:
+@pytest.mark.parametrize("scale", ["1.2", "2.5"])
+def test_eval_measures_what_upscale_writes(scale: str, program: Program, free_file: Path) -> None:
+    """Below the smallest scale of the model, too, where what the network makes is reduced."""
+    hr = photo("chelsea")[:, 100:160, 100:160]
+    side = round(60 / float(scale))
+    small(Path("hr/a.png"), hr)
+    small(Path("lr/a.png"), reduced(hr[None], (side, side))[0])
+    settings = ("-m", free_file, "--steps", 2, "--scale", scale)
+    assert program("upscale", "lr", "sr", *settings)[0] == 0
+    code, out, err = program("eval", *settings, "--data", "hr", "--against", "sr", "--json")
+    assert code == 0, err
+    own, written = (json.loads(out)["means"][name] for name in ("2 steps", "sr/"))
+    for key in ("psnr_y", "ssim_rgb", "psnr_lr"):
+        assert own[key] == pytest.approx(written[key], abs=1e-9)
+
+
+def test_a_scale_out_of_range_is_one_line(program: Program, free_file: Path) -> None:
     small(Path("hr/a.png"))
-    code, out, err = program(*command.split(), "-m", free_file)
+    code, out, err = program("eval", "--data", "hr", "--scale", 4.5, "-m", free_file)
     assert (code, out) == (2, "")
     assert "this model makes x1.5 to x4" in err
 

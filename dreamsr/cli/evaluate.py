@@ -168,12 +168,12 @@ def _rivals(
 
 
 def _agreed_scale(contenders: "Sequence[Contender]", given: float | None) -> float | None:
-    """--scale, which all models must make, or the scale of the models, which must be one."""
+    """--scale, up to the scales of all models, or the scale of the models, which must be one."""
     from dreamsr.engine.evaluator import Sampled
 
     models = [c.upscaler.model.config for c in contenders if isinstance(c, Sampled)]
     for model in models:
-        if given is not None and not model.least_scale <= given <= model.scale:
+        if given is not None and given > model.scale:
             raise UsageError(f"--scale is {given:g}; this model makes {model.scales}", f"use --scale {model.scale}")
     own = sorted({model.scale for model in models})
     if given is None and len(own) > 1:

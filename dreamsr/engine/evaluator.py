@@ -16,11 +16,13 @@ from dreamsr.core.resize import bicubic
 from dreamsr.data.degrade import degraded
 from dreamsr.engine import work
 from dreamsr.engine.device import describe
+from dreamsr.engine.finish import finished
 from dreamsr.engine.measure import Measure
 from dreamsr.engine.outputs import Size, output_size
 from dreamsr.engine.upscaler import Upscaler
 from dreamsr.errors import DreamSRError, UsageError
 from dreamsr.files import images
+from dreamsr.files.images import Picture
 
 Facts = Mapping[str, object]
 
@@ -43,7 +45,9 @@ class Case:
     size: Size
     """(height, width) of the file, before it was cut."""
     hr: Tensor
-    lr: Tensor | None
+    lr: Tensor | None = None
+    scale: float | None = None
+    """What `lr` is reduced by."""
 
 
 class Contender(Protocol):
@@ -124,13 +128,21 @@ class Sampled:
 
     def __call__(self, case: Case) -> tuple[Tensor, dict[str, float]]:
         assert case.lr is not None
-        device = self.upscaler.model.device
+        device, size = self.upscaler.model.device, (case.hr.shape[-2], case.hr.shape[-1])
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         start = time.perf_counter()
-        sr = self.upscaler([case.lr], [(case.hr.shape[-2], case.hr.shape[-1])])[0].cpu()
+        (made,) = self.upscaler([case.lr], [self._made(case, size)])
+        sr = finished(Picture(case.lr), made.cpu(), size).color
         seconds = time.perf_counter() - start
         return sr, {"s_per_mp": seconds / (sr[0].numel() / 1e6), **_peak(device)}
+
+    def _made(self, case: Case, size: Size) -> Size:
+        """What the network makes of a case: `size`, or what `upscale` would reduce to it."""
+        assert case.lr is not None
+        if case.scale is None or case.scale >= self.upscaler.model.config.least_scale:
+            return size
+        return self.upscaler.made_size((case.lr.shape[-2], case.lr.shape[-1]), case.scale)
 
 
 def _peak(device: torch.device) -> dict[str, float]:
@@ -174,9 +186,10 @@ class Benchmark:
         heights, widths = zip(size, *(images.probe(file).size for file in partners), strict=True)
         hr = hr[:, : min(heights), : min(widths)]
         if self.scale is None:
-            return Case(name, path, size, hr, None)
+            return Case(name, path, size, hr)
         hr, small = fitted(hr, self.scale)
-        return Case(name, path, size, hr, degraded(hr[None], small, self.inputs, (0, zlib.crc32(name.encode())))[0])
+        (lr,) = degraded(hr[None], small, self.inputs, (0, zlib.crc32(name.encode())))
+        return Case(name, path, size, hr, lr, self.scale)
 
 
 def fitted(hr: Tensor, scale: float) -> tuple[Tensor, Size]:
