@@ -1,6 +1,7 @@
 """Real files through read and write."""
 
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -173,6 +174,27 @@ def test_nothing_half_written(tmp_path: Path) -> None:
         raise RuntimeError
     assert target.read_bytes() == b"before"
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_bytes_are_on_the_disk_before_their_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power failure leaves the old file or the new one, and never an empty one."""
+    done: list[tuple[str, int, int]] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def synced(descriptor: int) -> None:
+        fsync(descriptor)
+        done.append(("fsync", os.fstat(descriptor).st_ino, os.fstat(descriptor).st_size))
+
+    def renamed(self: Path, target: Path) -> Path:
+        done.append(("rename", self.stat().st_ino, self.stat().st_size))
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", renamed)
+    with atomic(tmp_path / "a.png") as temporary:
+        temporary.write_bytes(b"whole")
+    inode = (tmp_path / "a.png").stat().st_ino
+    assert done == [("fsync", inode, 5), ("rename", inode, 5)]
 
 
 def test_a_folder_that_is_a_file(tmp_path: Path) -> None:

@@ -12,17 +12,26 @@ from dreamsr.errors import DiskFullError, DreamSRError
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; it takes the place of `path` if the block succeeds."""
+    """Yield a temporary path beside `path`; it takes the place of `path` if the block succeeds.
+
+    Its bytes are on the disk before its name is: a power failure leaves the old file or the new one.
+    """
     temporary = path.with_name(f"{hidden_stem(path)}-{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
+            _settle(temporary)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise unwritable(path, error) from error
+
+
+def _settle(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def hidden_stem(path: Path) -> str:
