@@ -15,6 +15,7 @@ ETA_ROOT_END = 0.99
 """sqrt(eta) of ResShift's last row."""
 Prediction = Literal["eps", "x0", "v", "flow"]
 Grid = Literal["lambda", "time", "quadratic", "karras"]
+Spread = Literal["time", "lambda"]
 SamplerName = Literal["ddim", "ddpm", "dpmpp-2m", "dpmpp-2m-sde", "dpmpp-3m", "deis", "unipc", "resshift"]
 
 
@@ -265,7 +266,7 @@ class TrainConfig:
     """The step at which DREAM begins."""
     snr_cap: float = 1.0
     """Losses weigh min(1 + SNR, snr_cap), where SNR = (alpha / sigma)^2; 1: all levels weigh the same."""
-    levels: Literal["time", "lambda"] = "time"
+    levels: Spread = "time"
     """What training levels are uniform in."""
     first_level: float = 0.1
     """Share of the samples that are drawn at the noisiest level, where sampling starts."""

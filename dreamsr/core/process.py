@@ -10,12 +10,11 @@ some grids, and in hypot(alpha, sigma), by which u_t is divided before a network
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from dreamsr.config import ETA_ROOT_END, Grid, ProcessConfig
+from dreamsr.config import ETA_ROOT_END, Grid, ProcessConfig, Spread
 from dreamsr.errors import UsageError
 
 KARRAS_RHO = 7
@@ -117,7 +116,7 @@ class Process:
             )
         return torch.cat([self.level(lambdas), torch.tensor([[1.0, 0.0]], dtype=torch.float64)])
 
-    def draw(self, uniform: Tensor, first: Tensor, along: Literal["time", "lambda"] = "time") -> Tensor:
+    def draw(self, uniform: Tensor, first: Tensor, along: Spread = "time") -> Tensor:
         """Training levels float64 (B, 2): uniform in t or in lambda, and the noisiest level where `first`.
 
         uniform: (B,) in [0, 1);  first: (B,) bool.
