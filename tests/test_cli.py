@@ -311,6 +311,23 @@ def test_train_eval_export_upscale(program: Program, photos: Path, tmp_path: Pat
     assert all(torch.equal(value, weights[name]) for name, value in warm.network.state_dict().items())
 
 
+def test_a_model_of_one_scale_becomes_one_of_many(program: Program, tiny_file: Path, photos: Path) -> None:
+    """Only what is told of the scale is new; a model that knows it is not made one that does not."""
+    short = ["steps=1", "batch=2", "crop=32", "lr=1e-30", "weight_decay=0"]
+    job = ["train", "--data", photos, "-c", "many-scales"]
+    code, _, err = program(*job, "--out", "run", "--init", tiny_file, *short)
+    assert code == 0, err
+    before, after = checkpoint.load_model(tiny_file), checkpoint.load_model(Path("run/model.safetensors"))
+    assert after.config.scales == "x1.5 to x4"
+    learned, weights = after.network.state_dict(), before.network.state_dict()
+    assert all(torch.equal(learned[name], value.half().float()) for name, value in weights.items())
+    assert {name.split(".")[0] for name in learned.keys() - weights.keys()} == {"scale"}
+    back = ["--init", "run", "model.network.scale_embedding=false"]
+    code, _, err = program(*job, "--out", "back", *back, *short)
+    assert code == 2
+    assert "--init needs the network of the model" in err
+
+
 def test_stop_after_and_a_configuration_file(program: Program, photos: Path) -> None:
     Path("mine.toml").write_text("batch = 2\ncrop = 32\nsteps = 1000000\n[model.network]\nwidths = [8]\n")
     code, _, err = program("train", "--data", photos, "--out", "run", "-c", "mine.toml", "--stop-after", "0s")

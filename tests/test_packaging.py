@@ -43,6 +43,7 @@ def test_the_wheel_holds_what_it_should(wheel: Path) -> None:
         "presets/bicubic-x4.toml",
         "presets/photo-x4.toml",
         "presets/fine-tune.toml",
+        "presets/many-scales.toml",
         "templates/report.html",
     ):
         assert f"dreamsr/{name}" in names
