@@ -114,7 +114,7 @@ class PatchUNet(nn.Module):
         scale: (B,), or (1,) for all: output size / input size, at least 1.
         """
         blocks = self.config.encoder_blocks
-        films = self.scale(1 / scale).chunk(blocks, dim=1) if self.scale else [0.0] * blocks
+        films = [0.0] * blocks if self.scale is None else self.scale(1 / scale).chunk(blocks, dim=1)
         x: Tensor = self.enter_anchor(self._patches(anchor))
         for block, film in zip(self.encoder, films, strict=True):
             x = block(x, film)
