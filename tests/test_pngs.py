@@ -135,6 +135,20 @@ def test_the_printed_size_and_the_gamma_are_seen(tmp_path: Path) -> None:
     assert picture.remarks == ("the gamma of 1 is not kept",)
 
 
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize(
+    ("points", "remarks"),
+    [(b"\x09\x10\x00\x01", ("cICP 9-16-0-1 is not kept",)), (b"\x01\x0d\x00\x01", ()), (b"", ())],
+    ids=["BT.2100 PQ", "sRGB", "empty"],
+)
+def test_code_points_are_said(depth: int, points: bytes, remarks: tuple[str, ...], tmp_path: Path) -> None:
+    png = noise(2, depth)
+    for chunks in (((b"cICP", points), ODD[5]), (ODD[5], (b"cICP", points))):
+        picture = read(tmp_path, replace(png, chunks=chunks).encode())
+        assert np.array_equal(samples(picture), seen(png))
+        assert picture.remarks == remarks
+
+
 def broken() -> dict[str, bytes]:
     """What PngSuite's x files have, and more."""
     png = noise(2, 8)

@@ -26,6 +26,8 @@ _JPEG_IN_TIFF = (6, 7)
 _PNG_MODES = {0: "L", 2: "RGB", 4: "LA", 6: "RGBA"}
 _CHANNELS = {"1": 1, "L": 1, "LA": 2, "P": 3, "RGB": 3, "YCbCr": 3, "RGBA": 4, "CMYK": 4}
 _GAMMA = 1 / 2.2
+_SRGB = bytes([1, 13, 0, 1])
+"""Code points of ITU-T H.273: primaries, transfer function, matrix, full range."""
 _FLIPS = {2: (False, (1,)), 3: (False, (0, 1)), 4: (False, (0,)), 5: (True, ())}
 _FLIPS |= {6: (True, (1,)), 7: (True, (0, 1)), 8: (True, (0,))}
 """EXIF orientation: whether rows become columns, and the axes that are then reversed."""
@@ -121,7 +123,9 @@ def _open(file: IO[bytes], path: Path) -> _Source:
     if kind == "PNG" and head[25] == 0 and head[24] < 8 and "transparency" in image.info:
         image.info["transparency"] *= 255 // (2 ** head[24] - 1)  # Pillow scales the pixels alone
     alpha = image.has_transparency_data
-    mode = image.mode
+    mode, remarks = image.mode, (f"only the first of {frames} pictures in it",) if frames > 1 else ()
+    if kind == "PNG" and (points := _code_points(file)) not in (b"", _SRGB):
+        remarks = (f"cICP {'-'.join(map(str, points))} is not kept",)
     if sixteen:
         mode = _PNG_MODES[head[25]]
         mode += "A" if alpha and not mode.endswith("A") else ""
@@ -132,7 +136,7 @@ def _open(file: IO[bytes], path: Path) -> _Source:
         image,
         exif,
         lossless=kind in ("PNG", "BMP") or (kind == "WEBP" and _is_lossless_webp(file)),
-        remarks=(f"only the first of {frames} pictures in it",) if frames > 1 else (),
+        remarks=remarks,
     )
 
 
@@ -163,6 +167,19 @@ def _check_size(path: Path, size: tuple[int, int], bounded: bool) -> None:
 def _upright_size(size: tuple[int, int], exif: Image.Exif | None) -> tuple[int, int]:
     """(height, width) of what is stored as (width, height)."""
     return size if metadata.orientation(exif) >= 5 else (size[1], size[0])
+
+
+def _code_points(file: IO[bytes]) -> bytes:
+    """What the chunk cICP of a PNG file says of its colours; Pillow passes it over."""
+    place = file.tell()
+    file.seek(8)
+    points = b""
+    while not points and len(head := file.read(8)) == 8 and head[4:] != b"IDAT":
+        size = int.from_bytes(head[:4], "big")
+        points = file.read(min(size, 4)) if head[4:] == b"cICP" else b""
+        file.seek(size + 4 - len(points), io.SEEK_CUR)
+    file.seek(place)
+    return points
 
 
 def _is_lossless_webp(file: IO[bytes]) -> bool:
