@@ -208,7 +208,7 @@ def bad_inputs(folder: Path) -> None:
         ("eval one empty", 2, "no picture of one has a partner"),
         ("eval --model MODEL --data in --steps 0", 2, "--steps is '0'"),
         ("eval --model MODEL --data in --steps 4,x", 2, "--steps is '4,x'"),
-        ("eval --model MODEL --data in --scale 2", 2, "--scale is 2; this model makes x4"),
+        ("eval --model MODEL --data in --scale 5", 2, "--scale is 5; this model makes x4"),
         ("eval --model MODEL --data empty", 2, "no PNG, JPEG, WebP, TIFF or BMP picture in empty"),
         ("eval in in --lpips-weights none", 2, "there is no file none"),
         ("eval in in --lpips-weights other.safetensors", 1, "other.safetensors holds no LPIPS weights"),
