@@ -92,7 +92,7 @@ def test_the_network_is_told_the_scale(size: Size, scale: float, free: Model, mo
     assert torch.cat(told).tolist() == pytest.approx([scale] * len(told))
 
 
-def test_what_is_told_changes_the_picture(free: Model) -> None:
+def test_what_is_told_changes_what_is_encoded(free: Model) -> None:
     """The same anchor as of x2 and of x4; equal for a network that is not told."""
     anchor = bicubic(pictures()[0][None], (82, 126))
     scales = [torch.tensor([factor]) for factor in (2.0, 4.0)]
