@@ -264,6 +264,8 @@ class TrainConfig:
     """DREAM's exponent: 0 rectifies fully, larger values less, `off` is plain diffusion."""
     dream_start: int = 0
     """The step at which DREAM begins."""
+    energy: float = 0.0
+    """Weight of the energy score of the model's own samples, two a picture; 0: none."""
     snr_cap: float = 1.0
     """Losses weigh min(1 + SNR, snr_cap), where SNR = (alpha / sigma)^2; 1: all levels weigh the same."""
     levels: Spread = "time"
@@ -282,7 +284,7 @@ class TrainConfig:
         self._check_crop(self.model.network)
         for key in ("lr", "clip"):
             _require(getattr(self, key) > 0, key, "a positive number", getattr(self, key))
-        for key in ("weight_decay", "dream_start", "seed"):
+        for key in ("weight_decay", "dream_start", "energy", "seed"):
             _require(getattr(self, key) >= 0, key, "at least 0", getattr(self, key))
         _require(self.warmup >= 0, "warmup", "at least 0", self.warmup)
         _require(0 <= self.cooldown <= 1, "cooldown", "between 0 and 1", self.cooldown)

@@ -55,6 +55,7 @@ def test_nested_overrides_leave_the_rest() -> None:
         ("steps=0", "steps is 0; expected at least 1", ""),
         ("crop=100", "crop is 100; expected a multiple of 16", ""),
         ("dream_p=-1", "dream_p is -1.0; expected a number >= 0, or off", ""),
+        ("energy=-1", "energy is -1.0; expected at least 0", ""),
         ("dream_p=maybe", "dream_p is 'maybe'; expected a number or off", ""),
         ("model.network.widths=[]", "expected at least one width", ""),
         ("model.process.schedule=sine", "expected cosine or linear", ""),

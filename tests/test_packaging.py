@@ -44,6 +44,7 @@ def test_the_wheel_holds_what_it_should(wheel: Path) -> None:
         "presets/photo-x4.toml",
         "presets/fine-tune.toml",
         "presets/many-scales.toml",
+        "presets/texture.toml",
         "templates/report.html",
     ):
         assert f"dreamsr/{name}" in names

@@ -24,6 +24,8 @@ from dreamsr.files.images import Picture
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(model=TINY, steps=8, batch=4, crop=32, warmup=2, val_every=4, save_every=100)
+ANCESTRAL = replace(TINY, sampling=replace(TINY.sampling, sampler="ddpm"))
+SAMPLES = replace(CONFIG, energy=1.0, model=ANCESTRAL)
 BLIND = replace(CONFIG, model=replace(TINY, degradation="photo", smallest_scale=1.5))
 
 
@@ -51,7 +53,7 @@ def logged(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("config", [CONFIG, BLIND])
+@pytest.mark.parametrize("config", [CONFIG, BLIND, SAMPLES])
 def test_stop_and_resume_is_bitwise_the_whole_run(config: TrainConfig, folder: Path, tmp_path: Path) -> None:
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     list(events(trainer.create(config, folder, None, straight), straight))

@@ -71,11 +71,16 @@ def _config(name: str, overrides: list[str], start: "Model | None") -> TrainConf
     """The model started from, preset or file over it, overrides over both."""
     document = load_toml(_preset(name), name)
     if start is not None:
-        document["model"] = merge(to_dict(start.config), document.get("model", {}))
+        document["model"] = merge(_untuned(start), document.get("model", {}))
     config = from_dict(TrainConfig, apply_overrides(TrainConfig, document, overrides))
     if start is not None and config.model.network not in _reachable(start.config.network):
         raise UsageError("--init needs the network of the model that it starts from", "leave model.network out")
     return config
+
+
+def _untuned(start: "Model") -> dict[str, Any]:
+    """The configuration of the model started from, without the grids that belong to its weights."""
+    return to_dict(replace(start.config, sampling=replace(start.config.sampling, tuned=())))
 
 
 def _reachable(network: NetworkConfig | SR3Config) -> "list[NetworkConfig | SR3Config]":

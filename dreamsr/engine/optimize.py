@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from dreamsr.config import TrainConfig
-from dreamsr.core import dream
-from dreamsr.core.denoiser import Denoiser, Network
+from dreamsr.core import dream, scoring
+from dreamsr.core.denoiser import Condition, Denoiser, Network
 from dreamsr.core.process import Process
 from dreamsr.core.resize import bicubic
 from dreamsr.data import dataset
 from dreamsr.data.degrade import degraded
+from dreamsr.engine.schedule import Settings, schedule
 from dreamsr.errors import DreamSRError
 from dreamsr.files import checkpoint
 from dreamsr.files.checkpoint import UNet
@@ -61,6 +62,8 @@ class Batch:
     """(alpha, sigma), float64 (B, 2)."""
     eps: Tensor
     """Standard normal (B, 3, H, W)."""
+    further: torch.Generator
+    """Of the noise that sampling runs take."""
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -151,10 +154,25 @@ def optimizer_step(
 
 
 def batch_loss(denoiser: Denoiser, batch: Batch, p: dream.Exponent, config: TrainConfig) -> Tensor:
-    """DREAM's loss; the anchors are encoded once."""
+    """DREAM's loss, and the energy score of two samples of every picture; the anchors are encoded once."""
     u_0 = denoiser.process.to_u(batch.hr, batch.anchor)
     condition = denoiser.condition(batch.anchor, batch.scale)
-    return dream.loss(denoiser, u_0, batch.eps, batch.level, condition, p=p, norm=config.loss, snr_cap=config.snr_cap)
+    loss = dream.loss(denoiser, u_0, batch.eps, batch.level, condition, p=p, norm=config.loss, snr_cap=config.snr_cap)
+    if config.energy == 0:
+        return loss
+    a, b = (_sample(denoiser, condition, batch, config) for _ in range(2))
+    return loss + config.energy * scoring.energy_score(a, b, u_0)
+
+
+def _sample(denoiser: Denoiser, condition: Condition, batch: Batch, config: TrainConfig) -> Tensor:
+    """What the model's own sampling makes of the batch."""
+    plan = schedule(config.model, Settings(fidelity=0))
+
+    def noise(_: int = 0) -> Tensor:
+        return torch.randn(batch.hr.shape, generator=batch.further, device=batch.hr.device)
+
+    start = noise().mul_(plan.noise_scale * float(plan.levels[0, 1]))
+    return scoring.sample(denoiser, start, plan.levels, plan.sampler, condition, noise)
 
 
 def draw_batch(config: TrainConfig, process: Process, photos: dataset.Photos, step: int, device: torch.device) -> Batch:
@@ -169,7 +187,8 @@ def draw_batch(config: TrainConfig, process: Process, photos: dataset.Photos, st
     level = process.draw(uniform[0], uniform[1] < config.first_level, config.levels)
     generator = dataset.generator(config.seed + 2, step, device)
     eps = torch.randn(hr.shape, generator=generator, device=device)
-    return Batch(hr, anchor, torch.full((1,), config.crop / side, device=device), level, eps)
+    further = dataset.generator(config.seed + 6, step, device)
+    return Batch(hr, anchor, torch.full((1,), config.crop / side, device=device), level, eps, further)
 
 
 def draw_scale(config: TrainConfig, step: int) -> float:

@@ -54,8 +54,12 @@ class Run:
 
     @property
     def work(self) -> float:
-        """Megapixels times passes of the network: DREAM's, the forward and twice that for the backward."""
-        return self.config.steps * self.config.batch * self.config.crop**2 * 4 / 1e6
+        """Megapixels times passes of the network, a backward counted as two.
+
+        DREAM has 4; two samples have their steps, and a backward each.
+        """
+        passes = 4 if self.config.energy == 0 else 4 + 2 * (self.config.model.sampling.steps + 2)
+        return self.config.steps * self.config.batch * self.config.crop**2 * passes / 1e6
 
 
 @dataclass(frozen=True)

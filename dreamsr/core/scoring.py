@@ -1,0 +1,62 @@
+"""A loss on what sampling ends with: the energy score of two samples and the truth.
+
+A mean error teaches a network the mean of all pictures that an input allows. The energy score is least, in
+expectation, where samples are distributed as the truth is, and asks for no second network:
+
+    E |x - y| - E |x - x'| / 2        x, x': independent samples for one input; y: the truth
+
+(Gneiting and Raftery 2007; for diffusion: De Bortoli et al., arXiv 2502.02483). As in DREAM, the states that a
+sampler visits are made without gradient, and the estimate at the last of them learns.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dreamsr.core import dream
+from dreamsr.core.denoiser import Condition, Denoiser
+from dreamsr.core.sampling import Sampler, solve
+
+WINDOWS = (1, 2, 4, 8)
+"""Sides of the squares of pixels whose distances count: the distribution of pixels, of edges, of textures."""
+_EPS = 1e-8
+"""Keeps the root differentiable where samples are equal."""
+
+
+def energy_score(a: Tensor, b: Tensor, truth: Tensor) -> Tensor:
+    """Mean over all windows of (|a - truth| + |b - truth| - |a - b|) / 2; all are (B, C, H, W).
+
+    |.| is the root mean square over a window and the channels.
+    """
+    return (_distance(a, truth) + _distance(b, truth) - _distance(a, b)) / 2
+
+
+def _distance(a: Tensor, b: Tensor) -> Tensor:
+    squares = (a - b).square().mean(1, keepdim=True) + _EPS
+    return torch.stack([F.avg_pool2d(squares, side, stride=1).sqrt().mean() for side in WINDOWS]).mean()
+
+
+def sample(
+    denoiser: Denoiser,
+    start: Tensor,
+    levels: Tensor,
+    sampler: Sampler,
+    condition: Condition,
+    noise: Callable[[int], Tensor] | None = None,
+) -> Tensor:
+    """u_0 at the end of a sampling run from `start` (B, 3, H, W), differentiable in the last estimate alone.
+
+    levels: float64 (steps + 1, 2); `noise` as in `solve`.
+    """
+    known = condition.detach()
+
+    def denoise(u: Tensor, level: Tensor) -> Tensor:
+        if torch.equal(level, levels[-2]):
+            return denoiser(u, level, condition)
+        with torch.no_grad(), dream.frozen(denoiser.network):
+            return denoiser(u, level, known)
+
+    *_, last = solve(denoise, start, levels, sampler, noise)
+    return last.u_0
