@@ -18,9 +18,10 @@ from rich.console import Console
 from safetensors.torch import save_file
 
 from dreamsr.cli import console, options
-from dreamsr.engine import device
+from dreamsr.engine import device, tuner
 from dreamsr.errors import UsageError
 from dreamsr.files import checkpoint, images
+from dreamsr.files.checkpoint import Model
 from dreamsr.files.images import Picture
 
 
@@ -309,6 +310,19 @@ def test_train_eval_export_upscale(program: Program, photos: Path, tmp_path: Pat
     assert code == 0, err
     warm = checkpoint.load_model(Path("warm/model.safetensors"))
     assert all(torch.equal(value, weights[name]) for name, value in warm.network.state_dict().items())
+
+
+def test_what_was_tuned_stays_with_its_weights(program: Program, tiny_model: Model, photos: Path) -> None:
+    """A run that begins with them trains, and samples, with the levels of its configuration."""
+    candidate = tuner.Candidate("ddim", (-3.0, -1.0, 0.5, 1.0), 1.1)
+    grid = tuner.tuned_grid(tiny_model, candidate, "psnr", "photos")
+    checkpoint.save_model(Path("tuned.safetensors"), tuner.with_tuned(tiny_model, [grid]), torch.float32)
+    job = ["train", "-c", "texture", "--data", photos, "--out", "run", "--init", "tuned.safetensors"]
+    code, _, err = program(*job, "steps=1", "batch=2", "crop=32")
+    assert code == 0, err
+    config = json.loads(Path("run/run.json").read_text())["config"]
+    assert config["model"]["sampling"]["tuned"] == []
+    assert (config["energy"], config["model"]["sampling"]["sampler"]) == (2, "unipc")
 
 
 def test_a_model_of_one_scale_becomes_one_of_many(program: Program, tiny_file: Path, photos: Path) -> None:

@@ -110,6 +110,15 @@ def test_a_few_crops_can_be_overfitted(tmp_path: Path) -> None:
     assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
 
 
+def test_samples_have_the_models_steps_or_any_up_to_twice_as_many() -> None:
+    drawn = [optimize.draw_steps(SAMPLES, step) for step in range(700)]
+    assert set(drawn) == set(range(2, 9))
+    # half of them, and a seventh of the other half
+    assert drawn.count(4) / 700 == pytest.approx(1 / 2 + 1 / 14, abs=0.05)
+    single = replace(SAMPLES, model=replace(TINY, sampling=replace(TINY.sampling, steps=1)))
+    assert {optimize.draw_steps(single, step) for step in range(50)} == {1, 2}
+
+
 def test_dream_begins_at_its_step(folder: Path, tmp_path: Path) -> None:
     """Before dream_start a run is bitwise the plain one, after it is not."""
     loaded, _ = dataset.load(images.find(folder), 32, tmp_path / "cache.u8")

@@ -62,8 +62,10 @@ class Batch:
     """(alpha, sigma), float64 (B, 2)."""
     eps: Tensor
     """Standard normal (B, 3, H, W)."""
+    sampling_steps: int
+    """Of the samples, where the energy score asks for them."""
     further: torch.Generator
-    """Of the noise that sampling runs take."""
+    """Of the noise of samples."""
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -166,7 +168,7 @@ def batch_loss(denoiser: Denoiser, batch: Batch, p: dream.Exponent, config: Trai
 
 def _sample(denoiser: Denoiser, condition: Condition, batch: Batch, config: TrainConfig) -> Tensor:
     """What the model's own sampling makes of the batch."""
-    plan = schedule(config.model, Settings(fidelity=0))
+    plan = schedule(config.model, Settings(steps=batch.sampling_steps, fidelity=0))
 
     def noise(_: int = 0) -> Tensor:
         return torch.randn(batch.hr.shape, generator=batch.further, device=batch.hr.device)
@@ -188,7 +190,8 @@ def draw_batch(config: TrainConfig, process: Process, photos: dataset.Photos, st
     generator = dataset.generator(config.seed + 2, step, device)
     eps = torch.randn(hr.shape, generator=generator, device=device)
     further = dataset.generator(config.seed + 6, step, device)
-    return Batch(hr, anchor, torch.full((1,), config.crop / side, device=device), level, eps, further)
+    scale = torch.full((1,), config.crop / side, device=device)
+    return Batch(hr, anchor, scale, level, eps, draw_steps(config, step), further)
 
 
 def draw_scale(config: TrainConfig, step: int) -> float:
@@ -198,6 +201,20 @@ def draw_scale(config: TrainConfig, step: int) -> float:
         return model.scale
     chance, place = torch.rand(2, generator=dataset.generator(config.seed + 4, step)).tolist()
     return model.scale if chance < 0.5 else model.smallest_scale + place * (model.scale - model.smallest_scale)
+
+
+def draw_steps(config: TrainConfig, step: int) -> int:
+    """Steps of the samples of a training step: the model's own, or in every other one any from 2 to `most_steps`.
+
+    What is left to do at the last level depends on the steps before it, so no number of them should be new.
+    """
+    chance, place = torch.rand(2, generator=dataset.generator(config.seed + 7, step)).tolist()
+    return config.model.sampling.steps if chance < 0.5 else 2 + int(place * (most_steps(config) - 1))
+
+
+def most_steps(config: TrainConfig) -> int:
+    """The largest number of steps that samples are trained with."""
+    return max(2, 2 * config.model.sampling.steps)
 
 
 @contextmanager

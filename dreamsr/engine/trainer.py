@@ -25,7 +25,7 @@ from dreamsr.data import dataset
 from dreamsr.data.degrade import examples
 from dreamsr.engine.compilation import compiled
 from dreamsr.engine.evaluator import crop_to_multiple
-from dreamsr.engine.optimize import Progress, State, new_state, train
+from dreamsr.engine.optimize import Progress, State, most_steps, new_state, train
 from dreamsr.engine.schedule import Settings, schedule
 from dreamsr.engine.upscaler import Upscaler, count_steps
 from dreamsr.errors import DreamSRError, UsageError
@@ -103,6 +103,8 @@ def create(config: TrainConfig, data: Path, val: Path | None, out: Path) -> Run:
         if folder is not None and not images.find(folder):
             raise UsageError(f"no {images.KINDS} picture in {folder}")
     schedule(config.model, Settings())  # a model that cannot be sampled is not worth training
+    if config.energy:
+        schedule(config.model, Settings(steps=most_steps(config)))
     data, val = data.absolute(), val.absolute() if val else None
     return Run(config, data, val, _digest(data, val))
 
