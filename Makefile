@@ -1,5 +1,5 @@
 # make demo    upscale four photos with the bundled model
-# make test    linter, type checker, tests
+# make test    linter, type checker, tests; WORKERS=8 for eight at a time
 # make bench   measure this machine: docs/performance.md
 # make docs    docs/cli.md from the program
 #
@@ -9,6 +9,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 TORCH_INDEX ?=
+WORKERS ?= 2
 RUN = $(VENV)/bin
 
 .PHONY: demo test bench docs clean
@@ -20,7 +21,7 @@ test: $(VENV)/installed
 	$(RUN)/ruff format --check dreamsr tests scripts benchmarks
 	$(RUN)/ruff check dreamsr tests scripts benchmarks
 	$(RUN)/mypy
-	$(RUN)/python -m pytest -m "not slow and not gpu"
+	$(RUN)/python -m pytest -m "not slow and not gpu" -n $(WORKERS) --dist worksteal
 
 bench: $(VENV)/installed
 	$(RUN)/pip install -c constraints.txt -e '.[bench]'

@@ -8,6 +8,8 @@ from typing import TypeVar
 # what the terminal or the user has set must not change what the program prints
 for _name in ("FORCE_COLOR", "GITHUB_ACTIONS", "PY_COLORS", "TTY_COMPATIBLE"):
     os.environ.pop(_name, None)
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"  # the tests at work beside this one have the other cores
 os.environ.update(HF_HUB_OFFLINE="1", NO_COLOR="1", COLUMNS="200", _TYPER_FORCE_DISABLE_TERMINAL="1")
 
 import pytest

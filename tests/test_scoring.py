@@ -43,9 +43,15 @@ def normal(seed: int, shape: tuple[int, ...] = SHAPE) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
+def one_pixel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The score of every pixel for itself."""
+    monkeypatch.setattr(scoring, "BLURS", ())
+    monkeypatch.setattr(scoring, "WINDOWS", (1,))
+
+
 def test_the_score_of_normal_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     """E |N(0, v)| = sqrt(2 v / pi): (sqrt(s^2 + t^2) - s / sqrt(2)) of it for samples of s around a truth of t."""
-    monkeypatch.setattr(scoring, "WINDOWS", (1,))
+    one_pixel(monkeypatch)
     a, b, truth = (normal(seed, (1, 1, 1000, 1000)) for seed in range(3))
     for s, t in ((0.0, 1.0), (0.5, 1.0), (1.0, 1.0), (2.0, 0.3)):
         expected = math.sqrt(2 / math.pi) * (math.hypot(s, t) - s / math.sqrt(2))
@@ -58,22 +64,31 @@ def test_it_is_least_for_samples_spread_as_the_truth() -> None:
     assert min(scores, key=lambda s: scores[s]) == 1.0
 
 
-def test_windows_see_what_single_pixels_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bands_see_what_single_pixels_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every pixel of noise is spread as a pixel of a truth of flat blocks; pixels side by side are not."""
     *flat, truth = (normal(seed, (16, 3, 48, 48)).repeat_interleave(8, 2).repeat_interleave(8, 3) for seed in range(3))
     noise = [normal(seed, (16, 3, 384, 384)) for seed in (3, 4)]
     right, wrong = (scoring.energy_score(a, b, truth).item() for a, b in (flat, noise))
-    assert right < 0.99 * wrong
-    monkeypatch.setattr(scoring, "WINDOWS", (1,))
+    assert right < 0.9 * wrong
+    one_pixel(monkeypatch)
     right, wrong = (scoring.energy_score(a, b, truth).item() for a, b in (flat, noise))
     assert right == pytest.approx(wrong, rel=0.004)
+
+
+def test_bands_sum_to_the_picture_and_part_it_by_size() -> None:
+    x = normal(0)
+    assert torch.allclose(sum(scoring._bands(x), torch.zeros(SHAPE)), x, atol=1e-5)
+    fine = torch.tensor([1.0, -1.0]).repeat(16).expand(SHAPE)  # stripes of one pixel: their mean over two is 0
+    first, *others = scoring._bands(fine)
+    assert torch.equal(first[..., :-1], fine[..., :-1])
+    assert all(band[..., :16].abs().max() < 1e-6 for band in others)
 
 
 def test_equal_pictures_have_no_distance_and_a_finite_gradient() -> None:
     a, b = (normal(0).requires_grad_() for _ in range(2))
     score = scoring.energy_score(a, b, normal(0))
     score.backward()
-    assert score.item() == pytest.approx(0, abs=1e-4)
+    assert score.item() == pytest.approx(0, abs=1e-3)
     assert a.grad is not None
     assert a.grad.isfinite().all()
 
@@ -96,7 +111,7 @@ def test_a_sample_is_what_the_solver_makes_and_learns_at_its_end_alone(name: str
 def test_training_finds_the_spread_of_the_truth() -> None:
     """Nothing is known of the truth but its spread: a mean error teaches 0, the energy score that spread."""
     made, _, network = denoiser(1.0)
-    optimizer = torch.optim.SGD(network.parameters(), lr=2.0)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.5)
     spread = []
     for step in range(100):
         condition = made.condition(torch.zeros(SHAPE), torch.ones(1))

@@ -9,7 +9,7 @@ expectation, where samples are distributed as the truth is, and asks for no seco
 sampler visits are made without gradient, and the estimate at the last of them learns.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -19,23 +19,38 @@ from dreamsr.core import dream
 from dreamsr.core.denoiser import Condition, Denoiser
 from dreamsr.core.sampling import Sampler, solve
 
-WINDOWS = (1, 2, 4, 8)
-"""Sides of the squares of pixels whose distances count: the distribution of pixels, of edges, of textures."""
+BLURS = (2, 4, 8)
+"""Sides of the squares of pixels whose means part a picture into bands, from the finest on."""
+WINDOWS = (1, 4)
+"""Sides of the squares of pixels whose differences count together."""
 _EPS = 1e-8
 """Keeps the root differentiable where samples are equal."""
 
 
 def energy_score(a: Tensor, b: Tensor, truth: Tensor) -> Tensor:
-    """Mean over all windows of (|a - truth| + |b - truth| - |a - b|) / 2; all are (B, C, H, W).
+    """(|a - truth| + |b - truth| - |a - b|) / 2; all are (B, C, H, W).
 
-    |.| is the root mean square over a window and the channels.
+    |.| is the root mean square over the channels and a window: its mean over all windows, summed over the bands
+    of a Laplacian pyramid. In the plain norm of a window texture of a wrong scale hardly counts.
     """
     return (_distance(a, truth) + _distance(b, truth) - _distance(a, b)) / 2
 
 
 def _distance(a: Tensor, b: Tensor) -> Tensor:
-    squares = (a - b).square().mean(1, keepdim=True) + _EPS
-    return torch.stack([F.avg_pool2d(squares, side, stride=1).sqrt().mean() for side in WINDOWS]).mean()
+    squares = torch.cat([band.square().mean(1, keepdim=True) + _EPS for band in _bands(a - b)], dim=1)
+    norms = [F.avg_pool2d(squares, side, stride=1).sqrt().mean((0, 2, 3)).sum() for side in WINDOWS]
+    return torch.stack(norms).mean()
+
+
+def _bands(x: Tensor) -> Iterator[Tensor]:
+    """Pictures of the size of x that sum to x, from fine to coarse."""
+    for side in BLURS:
+        before = (side - 1) // 2
+        margins = (before, side - 1 - before) * 2
+        smooth = F.avg_pool2d(F.pad(x, margins, mode="replicate"), side, stride=1)
+        yield x - smooth
+        x = smooth
+    yield x
 
 
 def sample(
