@@ -322,7 +322,8 @@ def test_what_was_tuned_stays_with_its_weights(program: Program, tiny_model: Mod
     assert code == 0, err
     config = json.loads(Path("run/run.json").read_text())["config"]
     assert config["model"]["sampling"]["tuned"] == []
-    assert (config["energy"], config["model"]["sampling"]["sampler"]) == (2, "unipc")
+    assert config["energy"] > 0
+    assert config["model"]["sampling"]["sampler"] == "unipc"
 
 
 def test_a_model_of_one_scale_becomes_one_of_many(program: Program, tiny_file: Path, photos: Path) -> None:
