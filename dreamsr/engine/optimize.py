@@ -17,7 +17,7 @@ from dreamsr.core.process import Process
 from dreamsr.core.resize import bicubic
 from dreamsr.data import dataset
 from dreamsr.data.degrade import degraded
-from dreamsr.engine.schedule import Settings, schedule
+from dreamsr.engine.schedule import Schedule, Settings, schedule
 from dreamsr.errors import DreamSRError
 from dreamsr.files import checkpoint
 from dreamsr.files.checkpoint import UNet
@@ -162,13 +162,13 @@ def batch_loss(denoiser: Denoiser, batch: Batch, p: dream.Exponent, config: Trai
     loss = dream.loss(denoiser, u_0, batch.eps, batch.level, condition, p=p, norm=config.loss, snr_cap=config.snr_cap)
     if config.energy == 0:
         return loss
-    a, b = (_sample(denoiser, condition, batch, config) for _ in range(2))
+    plan = schedule(config.model, Settings(steps=batch.sampling_steps, fidelity=0))
+    a, b = (_sample(denoiser, condition, batch, plan) for _ in range(2))
     return loss + config.energy * scoring.energy_score(a, b, u_0)
 
 
-def _sample(denoiser: Denoiser, condition: Condition, batch: Batch, config: TrainConfig) -> Tensor:
+def _sample(denoiser: Denoiser, condition: Condition, batch: Batch, plan: Schedule) -> Tensor:
     """What the model's own sampling makes of the batch."""
-    plan = schedule(config.model, Settings(steps=batch.sampling_steps, fidelity=0))
 
     def noise(_: int = 0) -> Tensor:
         return torch.randn(batch.hr.shape, generator=batch.further, device=batch.hr.device)
