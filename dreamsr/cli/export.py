@@ -35,6 +35,10 @@ def export(
         Literal["sr3"] | None,
         typer.Option("--from", help="Convert the file of another program; sr3: a published SR3 or DREAM *_gen.pth."),
     ] = None,
+    blend: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODEL=SHARE", help="Mix in the weights of a related model or run; may be repeated."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
 ) -> None:
     """Write the averaged weights of a run, or a model, as one slim file with configuration and card.
@@ -47,6 +51,8 @@ def export(
     kind = exporter.format_of(target, format)
     if kind == "safetensors" and steps is not None:
         raise UsageError("--steps is for ONNX; weights go with any number of steps", "or change sampling.steps=4")
+    if kind == "onnx" and blend:
+        raise UsageError("--blend makes weights", f"name the output {target.stem}.safetensors, then export that")
     if target.exists() and not overwrite:
         raise UsageError(f"{target} exists", "give another name, or --overwrite")
     if card is not None and not card.is_file():
@@ -58,10 +64,26 @@ def export(
         name, checked = f"{graph.name}, {graph.steps} steps", _differences(graph.differences, exporter.CHECKED)
     else:
         precision = dtype or "fp16"
-        name = exporter.export(source, target, precision, overrides or [], entries, origin).config.name
+        name = exporter.export(
+            source, target, precision, overrides or [], entries, origin, _shares(blend or [])
+        ).config.name
         checked = "read back and compared"
     console.say(f"{name}: {target.stat().st_size / 2**20:.1f} MiB, {precision}, {checked}")
     console.data(str(target))
+
+
+def _shares(texts: list[str]) -> dict[str, float]:
+    """MODEL=SHARE, as typed."""
+    shares: dict[str, float] = {}
+    for text in texts:
+        name, _, share = text.rpartition("=")
+        if name in shares:
+            raise UsageError(f"--blend {name} is named twice", "give it one share")
+        try:
+            shares[name] = float(share)
+        except ValueError:
+            raise UsageError(f"--blend takes MODEL=SHARE, not {text}", "for example bicubic-x4=0.5") from None
+    return shares
 
 
 def _differences(values: tuple[float, ...], sizes: tuple[tuple[int, int], ...]) -> str:

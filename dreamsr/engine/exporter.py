@@ -13,6 +13,7 @@ from dreamsr.config import ModelConfig
 from dreamsr.core import noise, sampling
 from dreamsr.core.unrolled import Unrolled
 from dreamsr.engine import trainer
+from dreamsr.engine.blending import blended
 from dreamsr.engine.schedule import Settings
 from dreamsr.engine.upscaler import Upscaler
 from dreamsr.errors import CheckpointError, UsageError
@@ -59,15 +60,19 @@ def export(
     overrides: Sequence[str] = (),
     card: Mapping[str, Any] | None = None,
     origin: Origin | None = None,
+    blend: Mapping[str, float] | None = None,
 ) -> Model:
     """Write the averaged weights of a run folder, or of a model, as one .safetensors file.
 
     overrides: `key=value` of the model's configuration, for example `name=mine sampling.lambda_end=2`;
-    card: entries laid over the model's own card; origin: the program that made `source`, if another one did.
+    card: entries laid over the model's own card; origin: the program that made `source`, if another one did;
+    blend: shares of the weights of other models or runs, as in `blended`.
     """
     if dtype not in checkpoint.DTYPES:
         raise UsageError(f"dtype {dtype!r} is unknown", f"use one of {', '.join(checkpoint.DTYPES)}")
     model, _ = _load(source, overrides, card, origin)
+    if blend:
+        model = blended(model, {name: (_read(name)[1], share) for name, share in blend.items()})
     return checkpoint.save_model(target, model, checkpoint.DTYPES[dtype])
 
 
@@ -106,17 +111,18 @@ def _load(
     source: str, overrides: Sequence[str], card: Mapping[str, Any] | None, origin: Origin | None
 ) -> tuple[Model, str]:
     """The model of a run folder or by name, changed as asked for, and the digest of the file it comes from."""
-    state = Path(source) / trainer.STATE
-    if origin:
-        file = Path(source)
-        model = sr3.load_published(file, overrides)
-    elif state.is_file():
-        file, model = state, trainer.averaged(Path(source))
-    else:
-        file = hub.resolve(source)
-        model = checkpoint.load_model(file)
+    file, model = (Path(source), sr3.load_published(Path(source), overrides)) if origin else _read(source)
     config = from_dict(ModelConfig, apply_overrides(ModelConfig, to_dict(model.config), overrides))
     return replace(model, config=config, card={**model.card, **(card or {})}), file_digest(file)
+
+
+def _read(source: str) -> tuple[Path, Model]:
+    """A run folder's averaged weights in full precision, or a model by name; with the file that it is in."""
+    state = Path(source) / trainer.STATE
+    if state.is_file():
+        return state, trainer.averaged(Path(source))
+    file = hub.resolve(source)
+    return file, checkpoint.load_model(file)
 
 
 def _check_sampling(upscaler: Upscaler) -> None:

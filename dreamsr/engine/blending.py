@@ -1,0 +1,46 @@
+"""Weights between those of related models: a model and what began with it, or runs that began with the same one.
+
+Such a mean is often better than any of them (Wortsman et al., arXiv 2203.05482), and its shares say how much a
+model keeps of the one that it was fine-tuned from (arXiv 2109.01903). Models that never had weights in common do
+not mix.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+
+from dreamsr.errors import UsageError
+from dreamsr.files.checkpoint import Model
+
+
+def blended(model: Model, others: Mapping[str, tuple[Model, float]]) -> Model:
+    """`model` with the sum of all weights, each times the share of its model; the shares of `others` are by name.
+
+    What they leave of 1 is the share of `model`. Configuration and card are its own, without tuned grids, which belong
+    to its weights. Raises UsageError for shares that leave nothing, and for models that compute different things.
+    """
+    shares = {name: share for name, (_, share) in others.items()}
+    rest = 1 - sum(shares.values())
+    if not all(share > 0 for share in shares.values()) or rest <= 0:
+        given = ", ".join(f"{name}={share:g}" for name, share in shares.items())
+        raise UsageError(f"--blend {given}: shares are positive, and their sum is below 1", "the rest is the model's")
+    weights = {name: rest * value for name, value in model.network.state_dict().items()}
+    for name, (other, share) in others.items():
+        if _meaning(other) != _meaning(model):
+            raise UsageError(
+                f"--blend {name}: its network, prediction or process is not that of {model.config.name}",
+                "blend a model with what began with it",
+            )
+        torch._foreach_add_(list(weights.values()), [other.network.state_dict()[key] for key in weights], alpha=share)
+    network = copy.deepcopy(model.network)
+    network.load_state_dict(weights)
+    sampling = replace(model.config.sampling, tuned=())
+    return Model(replace(model.config, sampling=sampling), network, {**model.card, "blend": shares})
+
+
+def _meaning(model: Model) -> tuple[object, ...]:
+    """What weights depend on; the range of levels that they were trained with is not part of it."""
+    config = model.config
+    return config.network, config.prediction, replace(config.process, lambda_noise=-1.0, lambda_image=1.0)
