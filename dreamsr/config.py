@@ -250,6 +250,8 @@ class TrainConfig:
     crop: int = 128
     """Side of the high-resolution training crops in pixels."""
     lr: float = 5e-4
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`muon`: Muon for the weights of convolutions, AdamW for the others."""
     warmup: int = 200
     """Steps of linear warm-up."""
     cooldown: float = 0.4

@@ -26,6 +26,7 @@ CPU = torch.device("cpu")
 CONFIG = TrainConfig(model=TINY, steps=8, batch=4, crop=32, warmup=2, val_every=4, save_every=100)
 ANCESTRAL = replace(TINY, sampling=replace(TINY.sampling, sampler="ddpm"))
 SAMPLES = replace(CONFIG, energy=1.0, model=ANCESTRAL)
+MUON = replace(CONFIG, optimizer="muon")
 BLIND = replace(CONFIG, model=replace(TINY, degradation="photo", smallest_scale=1.5))
 
 
@@ -53,7 +54,7 @@ def logged(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("config", [CONFIG, BLIND, SAMPLES])
+@pytest.mark.parametrize("config", [CONFIG, BLIND, SAMPLES, MUON])
 def test_stop_and_resume_is_bitwise_the_whole_run(config: TrainConfig, folder: Path, tmp_path: Path) -> None:
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     list(events(trainer.create(config, folder, None, straight), straight))
@@ -61,7 +62,8 @@ def test_stop_and_resume_is_bitwise_the_whole_run(config: TrainConfig, folder: P
     list(events(trainer.reopen(broken), broken, stop_at=2))
     list(events(trainer.reopen(broken), broken))
     (_, a), (_, b) = (checkpoint.load_state(out / trainer.STATE) for out in (straight, broken))
-    assert set(a) == {"network", "ema", "exp_avg", "exp_avg_sq"}
+    momentum = {"momentum"} if config.optimizer == "muon" else set()
+    assert set(a) == {"network", "ema", "exp_avg", "exp_avg_sq"} | momentum
     for group, tensors in a.items():
         for name, value in tensors.items():
             assert torch.equal(value, b[group][name]), (group, name)
@@ -255,7 +257,7 @@ def test_the_gradient_is_clipped_and_reaches_the_encoder(folder: Path, tmp_path:
         assert float(gradients["enter_anchor.weight"].abs().max()) > 0
         norms.append(float(torch.stack([g.norm() for g in gradients.values()]).norm()))
 
-    state.optimizer.register_step_pre_hook(measure)
+    state.optimizers[0].register_step_pre_hook(measure)
     (progress,) = optimize.train(config, state, loaded, CPU, torch.float32)
     assert norms[0] == pytest.approx(1e-3, rel=1e-3)
     assert progress.grad_norm > 1e-2

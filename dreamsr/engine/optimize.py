@@ -17,6 +17,7 @@ from dreamsr.core.process import Process
 from dreamsr.core.resize import bicubic
 from dreamsr.data import dataset
 from dreamsr.data.degrade import degraded
+from dreamsr.engine.muon import Muon
 from dreamsr.engine.schedule import Schedule, Settings, schedule
 from dreamsr.errors import DreamSRError
 from dreamsr.files import checkpoint
@@ -44,7 +45,8 @@ class State:
 
     network: UNet
     ema: UNet
-    optimizer: torch.optim.AdamW
+    optimizers: list[torch.optim.Optimizer]
+    """Every weight belongs to one of them."""
     step: int = 0
 
 
@@ -88,10 +90,15 @@ def new_state(config: TrainConfig, device: torch.device, start: nn.Module | None
     if start is not None:
         network.load_state_dict(network.state_dict() | start.state_dict())
     network.to(device)
-    optimizer = torch.optim.AdamW(
-        network.parameters(), config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
-    )
-    return State(network, copy.deepcopy(network).requires_grad_(False), optimizer)
+    return State(network, copy.deepcopy(network).requires_grad_(False), _optimizers(config, network))
+
+
+def _optimizers(config: TrainConfig, network: nn.Module) -> list[torch.optim.Optimizer]:
+    """AdamW for all weights, or Muon for those of convolutions and AdamW for the others."""
+    muon = [p for p in network.parameters() if p.ndim == 4 and config.optimizer == "muon"]
+    adamw = [p for p in network.parameters() if p.ndim != 4 or config.optimizer != "muon"]
+    first = torch.optim.AdamW(adamw, config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True)
+    return [first, *([Muon(muon, config.lr, config.weight_decay)] if muon else [])]
 
 
 def train(
@@ -142,14 +149,17 @@ def optimizer_step(
     step = state.step
     batch = draw_batch(config, denoiser.process, photos, step, device)
     p = config.dream_p if step >= config.dream_start else "off"
-    with _dropout(config, step, device), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+    precision = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+    with _dropout(config, step, device), precision:
         loss = batch_loss(denoiser, batch, p, config)
     loss.backward()
     norm = nn.utils.clip_grad_norm_(state.network.parameters(), config.clip)
-    for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate(config, step)
-    state.optimizer.step()
-    state.optimizer.zero_grad(set_to_none=True)
+    for optimizer in state.optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(config, step)
+        with precision:  # Muon multiplies matrices
+            optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
     update_ema(state.ema, state.network, ema_decay(config, step))
     state.step += 1
     return loss.detach(), norm.detach()

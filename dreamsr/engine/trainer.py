@@ -10,6 +10,7 @@ RUN/samples/            bicubic | 1 step | few steps | original at every validat
 import hashlib
 import json
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -178,11 +179,7 @@ def fit(
 
 def save(run: Run, state: State, seconds: float, photos: int, out: Path) -> Saved:
     """Write the training state, then the averaged weights with their card."""
-    moments: dict[str, dict[str, Tensor]] = {"exp_avg": {}, "exp_avg_sq": {}}
-    for name, parameter in state.network.named_parameters():
-        for moment, tensors in moments.items():
-            tensors[name] = state.optimizer.state[parameter][moment]
-    groups = {"network": state.network.state_dict(), "ema": state.ema.state_dict(), **moments}
+    groups = {"network": state.network.state_dict(), "ema": state.ema.state_dict(), **_moments(state)}
     checkpoint.save_state(out / STATE, groups, {"step": str(state.step), "seconds": str(seconds)})
     training = {k: v for k, v in to_dict(run.config).items() if k != "model"}
     card = {
@@ -195,6 +192,21 @@ def save(run: Run, state: State, seconds: float, photos: int, out: Path) -> Save
     }
     checkpoint.save_model(out / WEIGHTS, Model(run.config.model, state.ema, card), torch.float16)
     return Saved(state.step, out / WEIGHTS, state.step == run.config.steps)
+
+
+def _moments(state: State) -> dict[str, dict[str, Tensor]]:
+    """What the optimizers remember of the weights, by kind and name."""
+    names = _names(state)
+    moments: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for optimizer in state.optimizers:
+        for parameter, values in optimizer.state.items():
+            for key in values.keys() - {"step"}:
+                moments[key][names[parameter]] = values[key]
+    return moments
+
+
+def _names(state: State) -> dict[Tensor, str]:
+    return {parameter: name for name, parameter in state.network.named_parameters()}
 
 
 def averaged(out: Path) -> Model:
@@ -278,10 +290,14 @@ def _restore(config: TrainConfig, out: Path, device: torch.device, start: Model 
     checkpoint.load_weights(state.network, groups["network"], out / STATE)
     checkpoint.load_weights(state.ema, groups["ema"], out / STATE)
     state.step = int(metadata["step"])
-    for name, parameter in state.network.named_parameters():
-        # copied into the parameter's own memory format, which the fused optimizer relies on
-        moments = {k: torch.empty_like(parameter).copy_(groups[k][name]) for k in ("exp_avg", "exp_avg_sq")}
-        state.optimizer.state[parameter] = {"step": torch.tensor(float(state.step), device=device), **moments}
+    names = _names(state)
+    moments = {key: tensors for key, tensors in groups.items() if key not in ("network", "ema")}
+    for optimizer in state.optimizers:
+        for parameter in optimizer.param_groups[0]["params"]:
+            own = {key: tensors[names[parameter]] for key, tensors in moments.items() if names[parameter] in tensors}
+            # copied into the parameter's own memory format, which the fused optimizer relies on
+            copies = {key: torch.empty_like(parameter).copy_(value) for key, value in own.items()}
+            optimizer.state[parameter] = {"step": torch.tensor(float(state.step), device=device), **copies}
     _forget(out / LOG, state.step)
     return state, float(metadata["seconds"])
 

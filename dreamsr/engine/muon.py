@@ -1,0 +1,61 @@
+"""Muon: steps that turn all directions of a layer's input alike, whatever the size of their gradients.
+
+The momentum of a weight matrix is replaced by the nearest matrix with orthogonal rows (Jordan et al. 2024,
+https://kellerjordan.github.io/posts/muon), at a size that is the same for all layers (Liu et al., arXiv 2502.16982).
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+MOMENTUM = 0.95
+ROUNDS = 5
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+"""Of the polynomial in Newton-Schulz that brings singular values near 1 in five rounds (Jordan et al.)."""
+RMS = 0.6
+"""Root mean square of what a step moves the weights by, at a learning rate of 1; found by trials (docs/training.md)."""
+_EPS = 1e-7
+"""Keeps a gradient of zeros zero."""
+
+
+class Muon(torch.optim.Optimizer):
+    """For weights of convolutions (out, in, height, width), each a matrix of `out` rows."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> None:
+        super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure is ever given
+        for group in self.param_groups:
+            alike: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
+            for parameter in group["params"]:
+                alike[parameter.shape].append(parameter)
+            for parameters in alike.values():
+                directions = orthogonal(torch.stack([self._direction(p).flatten(1) for p in parameters]))
+                size = RMS * max(directions.shape[1:]) ** 0.5
+                for parameter, direction in zip(parameters, directions, strict=True):
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                    parameter.sub_(direction.view_as(parameter), alpha=group["lr"] * size)
+
+    def _direction(self, parameter: nn.Parameter) -> Tensor:
+        """The gradient and its running mean, mixed as by Nesterov."""
+        gradient: Tensor = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        state: dict[str, Tensor] = self.state[parameter]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(parameter)
+        state["momentum"].lerp_(gradient, 1 - MOMENTUM)
+        return gradient.lerp(state["momentum"], MOMENTUM)
+
+
+def orthogonal(matrices: Tensor) -> Tensor:
+    """(B, rows, columns) with the same singular vectors and singular values from 0.7 to 1.2, by Newton-Schulz."""
+    if matrices.shape[1] > matrices.shape[2]:
+        return orthogonal(matrices.mT).mT
+    a, b, c = COEFFICIENTS
+    x: Tensor = matrices / (torch.linalg.matrix_norm(matrices, keepdim=True) + _EPS)
+    for _ in range(ROUNDS):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x
