@@ -87,6 +87,8 @@ TRIALS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "average over 1000 steps": ("ema=0.999",),
         "32 crops of 64": ("batch=32",),
         "7 crops of 96": ("batch=7", "crop=96"),
+        "Muon": ("optimizer=muon",),
+        "Muon, and L1": ("optimizer=muon", "loss=l1"),
     },
 }
 REPEATS = 15

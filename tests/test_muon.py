@@ -24,6 +24,14 @@ def test_singular_vectors_stay_and_singular_values_come_near_one(shape: tuple[in
     assert values.max() < 1.21
 
 
+def test_in_bf16_it_does_as_well() -> None:
+    matrices = torch.randn(2, 16, 144)
+    with torch.autocast("cpu", torch.bfloat16):
+        values = torch.linalg.svdvals(orthogonal(matrices).float())
+    assert values.min() > 0.65
+    assert values.max() < 1.25
+
+
 def test_no_gradient_no_direction() -> None:
     assert torch.equal(orthogonal(torch.zeros(1, 4, 9)), torch.zeros(1, 4, 9))
 
