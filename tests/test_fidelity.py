@@ -48,7 +48,7 @@ def test_flat_colours_keep_their_mean(levels: tuple[int, int, int], upscaler: Up
 def test_a_folder_of_all_kinds(program: Program, tmp_path: Path) -> None:
     """Every file comes out in its own format, as deep, as gray and as transparent as it was.
 
-    By the model that agrees with its input: the default one takes noise away, and up to a level of such a small mean.
+    By the model that agrees with its input: what the default one takes for noise is up to a level of so small a mean.
     """
     folder = tmp_path / "in" / "größe"
     color, alpha = photo("chelsea")[:, 60:76, 60:80], torch.linspace(-1, 1, 20).expand(1, 16, 20).clone()

@@ -17,7 +17,7 @@ from dreamsr.core.denoiser import Denoiser
 from dreamsr.core.networks import PatchUNet
 from dreamsr.core.process import Process
 from dreamsr.data import dataset
-from dreamsr.engine import optimize, trainer
+from dreamsr.engine import muon, optimize, trainer
 from dreamsr.errors import DreamSRError, UsageError
 from dreamsr.files import checkpoint, images
 from dreamsr.files.images import Picture
@@ -233,13 +233,24 @@ def test_half_of_the_steps_have_any_scale() -> None:
     assert float(others.mean()) == pytest.approx(2.75, abs=0.1)
 
 
-def test_bf16_runs_the_network_and_keeps_the_weights(folder: Path, tmp_path: Path) -> None:
+def test_bf16_runs_the_network_and_keeps_the_weights(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Muon's matrices are multiplied in it, too."""
     loaded, _ = dataset.load(images.find(folder), 32, tmp_path / "cache.u8")
-    state = optimize.new_state(CONFIG, CPU)
+    state = optimize.new_state(MUON, CPU)
     seen = set[torch.dtype]()
+    orthogonal = muon.orthogonal
+
+    def spied(matrices: torch.Tensor) -> torch.Tensor:
+        made = orthogonal(matrices)
+        seen.add(made.dtype)
+        return made
+
+    monkeypatch.setattr(muon, "orthogonal", spied)
     assert isinstance(state.network, PatchUNet)
     state.network.enter.register_forward_hook(lambda _m, _i, out: seen.add(out.dtype))
-    list(optimize.train(CONFIG, state, loaded, CPU, torch.bfloat16))
+    list(optimize.train(MUON, state, loaded, CPU, torch.bfloat16))
     assert seen == {torch.bfloat16}
     assert {p.dtype for p in state.network.parameters()} == {torch.float32}
 

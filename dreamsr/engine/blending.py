@@ -9,8 +9,6 @@ import copy
 from collections.abc import Mapping
 from dataclasses import replace
 
-import torch
-
 from dreamsr.errors import UsageError
 from dreamsr.files.checkpoint import Model
 
@@ -26,16 +24,15 @@ def blended(model: Model, others: Mapping[str, tuple[Model, float]]) -> Model:
     if not all(share > 0 for share in shares.values()) or rest <= 0:
         given = ", ".join(f"{name}={share:g}" for name, share in shares.items())
         raise UsageError(f"--blend {given}: shares are positive, and their sum is below 1", "the rest is the model's")
-    weights = {name: rest * value for name, value in model.network.state_dict().items()}
-    for name, (other, share) in others.items():
+    for name, (other, _) in others.items():
         if _meaning(other) != _meaning(model):
             raise UsageError(
                 f"--blend {name}: its network, prediction or process is not that of {model.config.name}",
                 "blend a model with what began with it",
             )
-        torch._foreach_add_(list(weights.values()), [other.network.state_dict()[key] for key in weights], alpha=share)
+    parts = [(m.network.state_dict(), share) for m, share in ((model, rest), *others.values())]
     network = copy.deepcopy(model.network)
-    network.load_state_dict(weights)
+    network.load_state_dict({key: sum(share * weights[key] for weights, share in parts) for key in parts[0][0]})
     sampling = replace(model.config.sampling, tuned=())
     return Model(replace(model.config, sampling=sampling), network, {**model.card, "blend": shares})
 

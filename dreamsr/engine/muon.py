@@ -29,19 +29,19 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure is ever given
         for group in self.param_groups:
-            alike: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
+            alike: dict[torch.Size, dict[nn.Parameter, Tensor]] = defaultdict(dict)
             for parameter in group["params"]:
-                alike[parameter.shape].append(parameter)
-            for parameters in alike.values():
-                directions = orthogonal(torch.stack([self._direction(p).flatten(1) for p in parameters]))
+                if parameter.grad is not None:
+                    alike[parameter.shape][parameter] = self._direction(parameter, parameter.grad).flatten(1)
+            for matrices in alike.values():
+                directions = orthogonal(torch.stack(list(matrices.values())))
                 size = RMS * max(directions.shape[1:]) ** 0.5
-                for parameter, direction in zip(parameters, directions, strict=True):
+                for parameter, direction in zip(matrices, directions, strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
                     parameter.sub_(direction.view_as(parameter), alpha=group["lr"] * size)
 
-    def _direction(self, parameter: nn.Parameter) -> Tensor:
+    def _direction(self, parameter: nn.Parameter, gradient: Tensor) -> Tensor:
         """The gradient and its running mean, mixed as by Nesterov."""
-        gradient: Tensor = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         state: dict[str, Tensor] = self.state[parameter]
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(parameter)

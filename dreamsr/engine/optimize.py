@@ -95,10 +95,10 @@ def new_state(config: TrainConfig, device: torch.device, start: nn.Module | None
 
 def _optimizers(config: TrainConfig, network: nn.Module) -> list[torch.optim.Optimizer]:
     """AdamW for all weights, or Muon for those of convolutions and AdamW for the others."""
-    muon = [p for p in network.parameters() if p.ndim == 4 and config.optimizer == "muon"]
-    adamw = [p for p in network.parameters() if p.ndim != 4 or config.optimizer != "muon"]
-    first = torch.optim.AdamW(adamw, config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True)
-    return [first, *([Muon(muon, config.lr, config.weight_decay)] if muon else [])]
+    muon = [p for p in network.parameters() if config.optimizer == "muon" and p.ndim == 4]
+    others = [p for p in network.parameters() if config.optimizer != "muon" or p.ndim != 4]
+    adamw = torch.optim.AdamW(others, config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True)
+    return [adamw, Muon(muon, config.lr, config.weight_decay)] if muon else [adamw]
 
 
 def train(
