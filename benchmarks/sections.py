@@ -261,7 +261,9 @@ def _infer(network: nn.Module, x: Tensor) -> Any:
 def training(plan: Plan) -> Table:
     """Optimizer steps on real photos beside the bare forward and backward on fixed tensors."""
     dtype = plan.dtypes[0]
-    config = TrainConfig(steps=10**6, batch=2, crop=32) if plan.quick else TrainConfig(steps=10**6)
+    config = TrainConfig(steps=10**6, optimizer="muon")
+    if plan.quick:
+        config = replace(config, batch=2, crop=32)
     state = optimize.new_state(config, CPU)
     with TemporaryDirectory() as folder:
         write_photos(Path(folder), 8, 1024)
@@ -273,7 +275,7 @@ def training(plan: Plan) -> Table:
         ratio = seconds[f"{kind}, bare"] / seconds[f"{kind}, training"]
         rows.append([f"{kind}: bare / training", f"{ratio:.2f}", ""])
     rows.append(["DREAM / plain, training", f"{seconds['DREAM, training'] / seconds['plain, training']:.2f}", ""])
-    text = f"{config.batch} crops of {config.crop} pixels, {NAMES[dtype]}."
+    text = f"{config.batch} crops of {config.crop} pixels, Muon, {NAMES[dtype]}."
     return Table("Training", text, ["", "s a step", "images/s"], rows)
 
 

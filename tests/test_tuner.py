@@ -121,9 +121,11 @@ def test_new_grids_replace_those_of_the_same_number_of_steps(tiny_model: Model) 
     assert [grid.data for grid in again.config.sampling.tuned] == ["2", "new", "4"]
 
 
-def test_the_command(program: Program, tiny_file: Path, photos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_the_command(program: Program, tiny_file: Path, photos: Path, tmp_path: Path, dtype: str) -> None:
     before = hashlib.sha256(tiny_file.read_bytes()).hexdigest()
     options = ["--data", photos, "--steps", "2,3", "--objective", "psnr", "--pairs", 2, "--trials", 12]
+    options += ["--dtype", dtype]
     code, out, err = program("tune", tiny_file, *options, "-o", "new.safetensors")
     assert code == 0, err
     assert out.strip() == "new.safetensors"

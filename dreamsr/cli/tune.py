@@ -9,8 +9,7 @@ from dreamsr.cli import console, options, setup
 from dreamsr.errors import UsageError
 
 if TYPE_CHECKING:
-    from dreamsr.config import TunedGrid
-    from dreamsr.engine.tuner import Objective, Pairs
+    from dreamsr.engine.tuner import Candidate, Objective, Pairs
     from dreamsr.files.checkpoint import Model
     from dreamsr.metrics import LPIPS
 
@@ -52,9 +51,11 @@ def tune(
     loaded = setup.load(model, device, dtype, threads)
     chosen = tuner.load_pairs(data, pairs, loaded.config)
     console.say(f"tuning {loaded.config.name} on {len(chosen.inputs)} pictures of {data}, {objective}")
-    found = [_search(loaded, count, chosen, objective, lpips, trials, seed, data.resolve().name) for count in counts]
-    config = tuner.with_tuned(checkpoint.load_model(file), found).config
-    checkpoint.reconfigure(file, target, config)
+    found = [_search(loaded, count, chosen, objective, lpips, trials, seed) for count in counts]
+    own = checkpoint.load_model(file)  # grids belong to the file's weights, not to their rounding to --dtype
+    words = f"{len(chosen.inputs)} pictures of {data.resolve().name}"
+    grids = [tuner.tuned_grid(own, best, objective, words) for best in found]
+    checkpoint.reconfigure(file, target, tuner.with_tuned(own, grids).config)
     console.data(str(target))
 
 
@@ -76,8 +77,7 @@ def _search(
     lpips: "LPIPS | None",
     trials: int,
     seed: int,
-    data: str,
-) -> "TunedGrid":
+) -> "Candidate":
     from dreamsr.engine import tuner
 
     first = tuner.starts(model, steps)
@@ -91,4 +91,4 @@ def _search(
     grid = ", ".join(f"{x:g}" for x in trial.best.lambdas)
     noise = f"noise x{trial.best.noise_scale:.3f}"
     console.say(f"{steps} steps: {before:.4f} -> {trial.best_score:.4f} with {trial.best.sampler}, {noise}, at {grid}")
-    return tuner.tuned_grid(model, trial.best, objective, f"{len(pairs.inputs)} pictures of {data}")
+    return trial.best
