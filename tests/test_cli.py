@@ -344,7 +344,7 @@ def test_a_model_of_one_scale_becomes_one_of_many(program: Program, tiny_file: P
 
 
 def test_stop_after_and_a_configuration_file(program: Program, photos: Path) -> None:
-    Path("mine.toml").write_text("batch = 2\ncrop = 32\nsteps = 1000000\n[model.network]\nwidths = [8]\n")
+    Path("mine.toml").write_text("batch = 2\ncrop = 32\nsteps = 1000\n[model.network]\nwidths = [8]\n")
     code, _, err = program("train", "--data", photos, "--out", "run", "-c", "mine.toml", "--stop-after", "0s")
     assert code == 0, err
     assert "step 1: saved" in err
@@ -497,7 +497,7 @@ def test_version(program: Program) -> None:
 
 
 def test_ctrl_c_while_training_saves_and_stops(photos: Path, tmp_path: Path) -> None:
-    tiny = ["model.network.widths=[8]", "model.network.blocks=1", "batch=2", "crop=32", "steps=1000000"]
+    tiny = ["model.network.widths=[8]", "model.network.blocks=1", "batch=2", "crop=32", "steps=100000"]
     command = [*PROGRAM, "train", "--data", str(photos), "--out", "run", *tiny]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process, killed(process):
         assert process.stderr

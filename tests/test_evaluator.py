@@ -112,7 +112,7 @@ def test_wrong_sweeps(text: str, words: str) -> None:
 
 def test_a_sweep_of_a_model(program: Program, tiny_file: Path, originals: Path) -> None:
     model = ("-m", tiny_file, "--data", originals)
-    code, out, err = program("eval", *model, "--sweep", "steps=1,2", "sampler=ddim,ddpm", "--json")
+    code, out, err = program("eval", *model, "--dtype", "fp32", "--sweep", "steps=1,2", "sampler=ddim,ddpm", "--json")
     assert code == 0, err
     document = json.loads(out)
     names = [f"{steps}, sampler={sampler}" for steps in ("1 step", "2 steps") for sampler in ("ddim", "ddpm")]
