@@ -1,6 +1,6 @@
 """Quality and time against the number of steps, for several ways to sample: a table and a plot.
 
-    python benchmarks/steps.py docs/samplers.md --data PICTURES [--model bicubic-x4]
+    python benchmarks/steps.py docs/samplers.md --data PICTURES [--model bicubic-x4] [--dtype fp32]
 
 PSNR on Y and LPIPS (weights by $DREAMSR_LPIPS_WEIGHTS) of pictures that are reduced by four and enlarged again at
 fidelity 0, where steps matter most. Writes the table between the marks of the page, and images/steps.svg beside it.
@@ -52,9 +52,10 @@ def main() -> None:
     parser.add_argument("page", type=Path)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", default="bicubic-x4")
+    parser.add_argument("--dtype", default="auto")
     options = parser.parse_args()
     device = choose_device()
-    model = checkpoint.load_model(hub.resolve(options.model)).to(device, choose_dtype(device))
+    model = checkpoint.load_model(hub.resolve(options.model)).to(device, choose_dtype(device, options.dtype))
     found = measured(model, options.data)
     draw(found, options.page.parent / "images" / "steps.svg")
     options.page.write_text(replace_between_marks(options.page.read_text(), MARK, table(found)))

@@ -75,10 +75,12 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return {**base, **over, **{k: merge(base[k], over[k]) for k in both}}
 
 
-def load_toml(text: str, where: str) -> dict[str, Any]:
+def load_toml(document: bytes, where: str) -> dict[str, Any]:
     """Parse TOML; `where` names the file in the error."""
     try:
-        return tomllib.loads(text)
+        return tomllib.loads(document.decode())
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{where} is not TOML: it is no text in UTF-8") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where} is not valid TOML: {error}") from error
 

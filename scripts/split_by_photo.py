@@ -25,12 +25,13 @@ def main() -> None:
         rows = list(csv.DictReader(file, delimiter="\t"))
     photos = sorted({(row["repository"], row["path"]) for row in rows})
     held_out = set(photos[:: options.every])
-    chosen = set(options.list.read_text().split()) if options.list else {row["file"] for row in rows}
+    chosen = set(options.list.read_text().splitlines()) if options.list else {row["file"] for row in rows}
     for row in (row for row in rows if row["file"] in chosen):
-        part = "val" if (row["repository"], row["path"]) in held_out else "train"
+        part, other = ("val", "train") if (row["repository"], row["path"]) in held_out else ("train", "val")
         source, target = (options.data / row["file"]).resolve(), options.out / part / row["file"]
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.unlink(missing_ok=True)
+        for earlier in (target, options.out / other / row["file"]):  # of a split by another rule
+            earlier.unlink(missing_ok=True)
         if options.copy:
             shutil.copy(source, target)
         else:

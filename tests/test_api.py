@@ -80,6 +80,13 @@ def test_16_bits_are_those_of_the_program(model: dreamsr.Model, program: Program
     assert float(np.abs(made - wanted.numpy()).max()) < 0.1
 
 
+def test_the_order_of_bytes_makes_no_difference(model: dreamsr.Model) -> None:
+    array = np.random.default_rng(0).integers(0, 65536, (9, 12, 3)).astype(np.uint16)
+    made, swapped = model.upscale(array, steps=1), model.upscale(array.astype(">u2"), steps=1)
+    assert swapped.dtype == np.dtype(">u2")
+    assert np.array_equal(made, swapped)
+
+
 @pytest.mark.parametrize("channels", [0, 1, 2, 3, 4])
 @pytest.mark.parametrize(("dtype", "rounding"), [(np.float16, 0.25), (np.float32, 1e-3), (np.float64, 1e-3)])
 def test_floating_arrays_are_bytes_before_rounding(

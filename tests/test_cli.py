@@ -358,6 +358,21 @@ def test_stop_after_and_a_configuration_file(program: Program, photos: Path) -> 
     assert "are not those that the run began with" in err
 
 
+def test_a_resumed_run_keeps_its_precision_and_its_recipe(program: Program, photos: Path) -> None:
+    tiny = ("batch=2", "crop=32", "model.network.widths=[8]")
+    for dtype in ("fp32", "bf16"):
+        code, _, err = program("train", "--data", photos, "--out", dtype, "--dtype", dtype, *tiny, "steps=1")
+        assert code == 0, err
+        code, _, err = program("train", "--resume", "--out", dtype, "steps=2")
+        assert code == 0, err
+        assert f"threads, {dtype}\n" in err
+    code, _, err = program("train", "--resume", "--out", "bf16", "--dtype", "fp32", "steps=3")
+    assert "threads, fp32\n" in err
+    code, _, err = program("train", "--resume", "--out", "bf16", "-c", "photo-x4", "steps=3")
+    assert code == 2
+    assert "leave out --data, --val, --init and --config" in err
+
+
 def test_fifty_steps_on_twenty_pictures(program: Program, tiny_file: Path, tmp_path: Path) -> None:
     for i in range(20):
         small(tmp_path / "in" / f"{i:02}.png", photo("coffee")[:, i : i + 8, :9])

@@ -1,10 +1,14 @@
 """When torch.compile is worth its price, and that it changes nothing but the last bits."""
 
+import os
 import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import photo
+from programs import PROGRAM
 
 from dreamsr.engine import compilation
 from dreamsr.engine.compilation import PAYS, worthwhile
@@ -37,6 +41,18 @@ def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not worthwhile("auto", CPU, BF16, 1e9)
     with pytest.raises(UsageError, match="--compile on: there is no C\\+\\+ compiler"):
         worthwhile("on", CPU, BF16, 1e9)
+
+
+@pytest.mark.skipif(shutil.which("false") is None, reason="there is no program that fails")
+def test_a_compiler_that_fails_is_one_line(photos: Path, tmp_path: Path) -> None:
+    tiny = ["batch=2", "crop=32", "model.network.widths=[8]", "model.network.blocks=1", "steps=1"]
+    command = [*PROGRAM, "train", "--data", str(photos), "--out", "run", "--compile", "on", *tiny]
+    environment = {**os.environ, "CXX": "false", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "compiled")}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "error: the network cannot be compiled here: " in done.stderr
+    assert "use --compile off" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow

@@ -113,7 +113,9 @@ def test_unknown_key_of_a_file_names_its_place() -> None:
 
 def test_bad_toml_names_the_file() -> None:
     with pytest.raises(ConfigError, match=r"mine\.toml is not valid TOML"):
-        load_toml("steps =", "mine.toml")
+        load_toml(b"steps =", "mine.toml")
+    with pytest.raises(ConfigError, match=r"mine\.toml is not TOML: it is no text in UTF-8"):
+        load_toml("steps = 1".encode("utf-16"), "mine.toml")
 
 
 def test_every_key_has_a_dotted_name() -> None:
@@ -125,5 +127,5 @@ def test_every_preset_is_valid() -> None:
     presets = [p for p in (resources.files("dreamsr") / "presets").iterdir() if p.name.endswith(".toml")]
     assert presets
     for preset in presets:
-        config = from_dict(TrainConfig, load_toml(preset.read_text(), preset.name))
+        config = from_dict(TrainConfig, load_toml(preset.read_bytes(), preset.name))
         assert preset.name == f"{config.model.name}.toml"

@@ -5,7 +5,9 @@ import hashlib
 import io
 import json
 import math
+import os
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +130,25 @@ def test_a_sweep_of_a_model(program: Program, tiny_file: Path, originals: Path) 
         assert low <= document["means"][name]["psnr_y"] <= high
         assert document["means"][name]["s_per_mp"] > 0
         assert document["means"][name]["peak_mib"] > 0
+
+
+def test_a_broken_picture_costs_itself_alone(program: Program, tiny_file: Path, originals: Path) -> None:
+    names = sorted(path.stem for path in images.find(originals))
+    whole = program("eval", "-m", tiny_file, "--data", originals, "--steps", 1, "--json")[1]
+    (originals / "broken.png").write_bytes((originals / f"{names[0]}.png").read_bytes()[:200])
+    images.write(originals / "a_dot.png", Picture(torch.zeros(3, 3, 3)))
+    code, out, err = program("eval", "-m", tiny_file, "--data", originals, "--steps", 1, "--json")
+    assert code == 1
+    assert "a_dot.png is left out: a picture of 3x3 is smaller than the scale of 4" in err
+    assert "broken.png is left out: " in err
+    rows, before = (json.loads(text)["pictures"] for text in (out, whole))
+    assert sorted({row["picture"] for row in rows}) == names
+    assert [row["psnr_y"] for row in rows] == [row["psnr_y"] for row in before]
+    for path in images.find(originals):
+        path.write_bytes(b"no picture")
+    code, out, err = program("eval", "-m", tiny_file, "--data", originals, "--steps", 1)
+    assert (code, out) == (1, "")
+    assert "no picture can be measured" in err
 
 
 def test_the_protocols(program: Program, originals: Path, tmp_path: Path) -> None:
@@ -318,6 +339,15 @@ def test_a_page_holds_everything(program: Program, tiny_file: Path, originals: P
     assert "not measured, its weights were not found" in text
     assert "<b>&" not in text
     assert len(text) < 2**20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes there")
+def test_a_page_with_a_name_that_is_no_utf8(program: Program, tiny_file: Path) -> None:
+    small(Path(os.fsdecode(b"in/caf\xe9.png")))
+    code, out, err = program("upscale", "in", "out", "-m", tiny_file, "--steps", 1, "--report", "r.html", "--json")
+    assert code == 0, err
+    assert json.loads(out.splitlines()[-1])["summary"]["done"] == 1
+    assert "caf?.png" in Path("r.html").read_text()
 
 
 def test_a_page_of_large_pictures_is_bounded(program: Program, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from conftest import photo
 from hub_server import Hub, serve
 
-from dreamsr.errors import UsageError
+from dreamsr.errors import CheckpointError, UsageError
 from dreamsr.files import hub, images
 from dreamsr.files.images import Picture
 
@@ -169,6 +169,25 @@ def test_a_file_that_changed_in_the_cache(server: Hub, tmp_path: Path) -> None:
     assert "dreamsr models pull org/repo" in done.stderr
 
 
+def test_a_store_with_names_of_its_own_hides_no_damage(tmp_path: Path) -> None:
+    """snapshots/main/file -> blobs/SHA-256 -> a store that other repositories share, by another hash."""
+    content = b"weights"
+    stored, blob = (
+        tmp_path / "store" / "77" / "other-hash",
+        tmp_path / "repo" / "blobs" / hashlib.sha256(content).hexdigest(),
+    )
+    file = tmp_path / "repo" / "snapshots" / "main" / "model.safetensors"
+    for path in (stored, blob, file):
+        path.parent.mkdir(parents=True)
+    stored.write_bytes(content)
+    blob.symlink_to(stored)
+    file.symlink_to(Path("../../blobs") / blob.name)
+    assert hub.verify(file) == (blob.name, blob.name)
+    stored.write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match=f"recorded is {blob.name}"):
+        hub.verify(file)
+
+
 def test_a_small_file_of_git_has_no_sha256(server: Hub, tmp_path: Path) -> None:
     server.etag = "0123456789" * 4
     assert call(server, tmp_path, "models", "pull", "org/repo").returncode == 0
@@ -197,6 +216,7 @@ def test_local_names(tiny_file: Path, tmp_path: Path) -> None:
         ("missing.safetensors", "there is no file missing.safetensors"),
         ("sub/missing.pth", "there is no file sub/missing.pth"),
         (".", ". is a folder without model.safetensors"),
+        ("../mine", "model '../mine' is unknown"),
         ("org/repo.ckpt", "there is no file org/repo.ckpt"),
     ],
 )

@@ -22,6 +22,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from dreamsr.cli import console
+from dreamsr.engine.device import Tiling
+from dreamsr.engine.estimate import estimate
 from dreamsr.engine.outputs import Sizing
 from dreamsr.engine.planning import Task
 from dreamsr.engine.schedule import Settings
@@ -405,6 +407,16 @@ def test_torchrun_makes_again_what_is_to_be_overwritten_once(tiny_file: Path, tm
 
 
 # what people and programs are told
+
+
+def test_time_is_counted_in_tiles_where_all_have_one_shape(tiny_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dreamsr.engine.estimate._seconds", lambda *_: 2.0)  # of the picture of the middle size
+    thumbnails, photo = [(100, 128)] * 3, (600, 600)
+    upscaler = Upscaler(tiny_model, Settings(tile=416))
+    assert estimate(upscaler, [*thumbnails, photo]).seconds == 2 * (3 + 600 * 600 / 12800)
+    monkeypatch.setattr("dreamsr.engine.upscaler.tiling", lambda _: Tiling(416, 4, True))
+    assert upscaler.tiles(photo) == 4
+    assert estimate(upscaler, [*thumbnails, photo]).seconds == 2 * (3 + 4)
 
 
 def test_a_dry_run_tells_and_writes_nothing(program: Program, tiny_file: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dreamsr.core.denoiser import Network
 from dreamsr.engine import job, planning
+from dreamsr.engine.evaluator import Case, Sampled
 from dreamsr.engine.memory import Frugal
 from dreamsr.engine.outputs import Sizing
 from dreamsr.engine.schedule import Settings
@@ -63,6 +64,13 @@ def test_a_job_says_once_that_memory_ran_out(tiny_model: Model, tmp_path: Path) 
     results = list(job.run(Job(limited(tiny_model, 256 * 256), "", Sizing()), tasks, Manifest(tmp_path / "out")))
     assert [result.status for result in results] == ["done"] * 3
     assert ["out of memory" in " ".join(result.warnings) for result in results] == [True, False, False]
+
+
+def test_evaluation_goes_on_with_less(tiny_model: Model) -> None:
+    hr = photo("chelsea")[:, :300, :420]
+    case = Case("a", Path("a.png"), (300, 420), hr, photo("chelsea")[:, 100:175, 60:165])
+    made = [Sampled("", upscaler)(case)[0] for upscaler in (limited(tiny_model, 256 * 256), limited(tiny_model, 10**6))]
+    assert float((made[0] - made[1]).abs().max()) <= 2 / 255
 
 
 def test_too_little_memory_fails_the_picture(tiny_model: Model, tmp_path: Path) -> None:

@@ -189,6 +189,26 @@ def test_bmp_says_what_it_cannot_hold(tmp_path: Path) -> None:
     assert images.read(tmp_path / "a.bmp").metadata.kinds == ("DPI",)
 
 
+def test_what_belongs_to_the_old_pixels_is_left_behind(tmp_path: Path) -> None:
+    """Photoshop's layers, and where on Earth a pixel of a GeoTIFF lies and how large it is."""
+    block = exif()
+    block[37724], block[33550], block[34737] = b"Adobe Photoshop Document Data Block", (0.5, 0.5, 0.0), "WGS 84"
+    images.write(tmp_path / "a.tif", Picture(pixels().color, metadata=Metadata(exif=block.tobytes())))
+    images.write(tmp_path / "b.tif", images.read(tmp_path / "a.tif"))
+    with Image.open(tmp_path / "b.tif") as image:
+        assert not {37724, 33550, 34737} & set(image.getexif())
+        assert image.getexif()[0x010F] == "a camera"
+
+
+def test_webp_keeps_no_profile_of_grays(tmp_path: Path) -> None:
+    gray = PROFILE[:16] + b"GRAY" + PROFILE[20:]
+    picture = Picture(pixels().color[:1].expand(3, -1, -1), gray=True, metadata=Metadata(icc=gray))
+    assert images.write(tmp_path / "a.webp", picture) == ("WebP holds no profile of grays",)
+    assert images.read(tmp_path / "a.webp").metadata.icc == b""
+    assert images.write(tmp_path / "a.png", picture) == ()
+    assert images.read(tmp_path / "a.png").metadata.icc == gray
+
+
 def test_malformed_blocks_cost_themselves_and_are_said(tmp_path: Path) -> None:
     images.to_pil(pixels()).save(tmp_path / "a.jpg", exif=b"Exif\0\0no header at all", xmp=b"<x:xmpmeta")
     picture = images.read(tmp_path / "a.jpg")

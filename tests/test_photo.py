@@ -89,6 +89,13 @@ def test_blur_depends_on_the_size_of_the_reduced_picture_alone() -> None:
         assert math.sqrt(float((row * place**2).sum())) == pytest.approx(scale, rel=0.03)
 
 
+def test_a_blur_of_no_width_changes_nothing() -> None:
+    x = picture("astronaut")[None, :, :64, :96]
+    for blur in ((0, 0), (0, 0.9)):
+        config = replace(NOTHING, blur_share=1, blur=blur)
+        assert torch.equal(photo.blurred(x, config, 4.0, lambda: torch.zeros(1)), x)
+
+
 def test_nothing_happens_but_one_of_three_reductions() -> None:
     hr = picture("astronaut")[None, :, :96, :128].expand(40, -1, -1, -1).contiguous()
     found = photo.photo(hr, (24, 32), NOTHING, generator(0, 0))

@@ -66,6 +66,13 @@ def test_other_programs_may_write_it_in_another_form() -> None:
     assert provenance.extract(packet) == MADE
 
 
+def test_what_others_wrote_into_the_same_element_stays() -> None:
+    compact = b'<rdf:Description rdf:about="" xmlns:dreamsr="urn:dreamsr:provenance#" dreamsr:seed="1" xmp:Rating="4"/>'
+    packet = XMP.replace(b"</rdf:RDF>", compact + b"</rdf:RDF>")
+    assert provenance.removed(packet) == packet
+    assert provenance.removed(provenance.embed(packet, MADE)) == packet
+
+
 def test_names_do_not_become_options() -> None:
     assert replace(MADE, source="-f.png").command("-o.png").startswith("dreamsr upscale ./-f.png ./-o.png --model")
 

@@ -33,6 +33,14 @@ def test_the_split_is_by_photo(data: Path, tmp_path: Path) -> None:
     assert parts == [["astronaut.png", "chelsea.png"], ["coffee.png", "rocket.png"]]
 
 
+def test_another_split_into_the_same_folders_leaves_nothing_in_both(data: Path, tmp_path: Path) -> None:
+    for every in ("1", "2"):
+        split(data, tmp_path / "split", "--every", every)
+    parts = [{p.name for p in (tmp_path / "split" / part).iterdir()} for part in ("val", "train")]
+    assert [len(part) for part in parts] == [2, 2]
+    assert not parts[0] & parts[1]
+
+
 def test_a_list_chooses_and_copies_are_files(data: Path, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("chelsea.png\nrocket.png\n")
     split(data, tmp_path / "split", "--every", "2", "--copy", "--list", str(tmp_path / "list.txt"))

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -311,6 +312,34 @@ def test_a_run_is_not_started_twice(folder: Path, tmp_path: Path) -> None:
         trainer.create(CONFIG, folder, None, out)
     with pytest.raises(UsageError, match="holds no training run"):
         trainer.reopen(tmp_path / "nothing")
+
+
+def test_one_process_trains_in_a_folder(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run = trainer.create(CONFIG, folder, None, out)
+    first = events(run, out, stop_at=2)
+    next(first)
+    with pytest.raises(UsageError, match="another process is training in"):
+        next(events(run, out))
+    list(first)
+    assert len(list(events(trainer.reopen(out), out, stop_at=1))) > 1
+
+
+@pytest.mark.parametrize("role", ["data", "val"])
+def test_a_run_inside_its_photos_is_refused(role: str, folder: Path, tmp_path: Path) -> None:
+    """The sheets of its validations would be photos of the next piece."""
+    others = tmp_path / "others"
+    images.write(others / "a.png", Picture(photo("coffee")[:, :40, :40]))
+    data, val = (folder, others) if role == "data" else (others, folder)
+    with pytest.raises(UsageError, match=f"lies inside {re.escape(str(folder))}"):
+        trainer.create(CONFIG, data, val, folder / "runs" / "a")
+
+
+def test_held_out_photos_do_not_keep_what_is_cut_off(tmp_path: Path) -> None:
+    images.write(tmp_path / "large.png", Picture(photo("astronaut").repeat(1, 2, 2)))
+    (kept,), _ = trainer._read([tmp_path / "large.png"], 4)
+    assert kept.shape == (3, 512, 512)
+    assert kept.untyped_storage().nbytes() == 4 * kept.numel()
 
 
 def test_only_the_length_of_a_run_can_change(folder: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from dreamsr.engine.tuner import Candidate, Pairs
 from dreamsr.engine.upscaler import Upscaler
 from dreamsr.files import checkpoint, hub, images
 from dreamsr.files.checkpoint import Model
+from dreamsr.files.images import Picture
 from dreamsr.metrics import luma, psnr
 
 LINEAR = Process(ProcessConfig("linear", 1000, 1e-4, 0.02, anchored=False, k=1.0))
@@ -71,15 +72,20 @@ def test_it_is_elitist_and_repeats_itself() -> None:
 
 def test_candidates_are_grids() -> None:
     """Increasing, inside the limits, apart, and with samplers that these steps are enough for."""
-    first = [Candidate("ddim", (-4.0, -3.99, 4.49, 4.5))]
-    for trial in tuner.search(lambda _: 0.0, first, (-4.0, 4.5), 200, seed=1):
+    low, high = -4.00005, 4.5
+    first = [Candidate("ddim", (low, -3.99, 4.49, high))]
+    for trial in tuner.search(lambda _: 0.0, first, (low, high), 200, seed=1):
         levels = trial.candidate.lambdas
         assert len(levels) == 4
-        assert levels[0] >= -4.0
-        assert levels[-1] <= 4.5
+        assert levels[0] >= low
+        assert levels[-1] <= high
         if trial.number > 1:
             assert min(b - a for a, b in itertools.pairwise(levels)) > tuner.GAP - 2e-4
         assert SAMPLERS[trial.candidate.sampler].least_steps <= 4
+
+
+def test_a_level_just_above_the_lowest_is_not_rounded_below_it() -> None:
+    assert tuner._apart([-4.00001, 1.0], (-4.00005, 4.5)) == (-4.00005, 1.0)
 
 
 def test_the_score_is_what_upscaling_with_the_tuned_model_gives(tiny_model: Model) -> None:
@@ -139,6 +145,14 @@ def test_the_command(program: Program, tiny_file: Path, photos: Path, tmp_path: 
     assert "tuned, psnr" in program("info", "a.png")[1]
 
 
+def test_a_bundled_model_is_not_written_to(program: Program, photos: Path) -> None:
+    """Not even where a folder has its name."""
+    Path("photo-x4").mkdir()
+    code, _, err = program("tune", "photo-x4", "--data", photos, "--objective", "psnr", "--steps", 1, "--trials", 1)
+    assert code == 2
+    assert "photo-x4 is not a file of yours" in err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -147,9 +161,12 @@ def test_the_command(program: Program, tiny_file: Path, photos: Path, tmp_path: 
         ("tune tiny.safetensors --data photos --pairs 0 --objective psnr", "--pairs is 0"),
         ("tune tiny.safetensors --data photos", "LPIPS has no weights here"),
         ("tune tiny.safetensors --data photos --objective psnr -o a.pth", "a.pth has no suffix .safetensors"),
+        ("tune bicubic-x4 --data photos --objective psnr -o tiny.safetensors", "tiny.safetensors exists"),
+        ("tune tiny.safetensors --data icons --objective psnr", "no picture in icons has 32 pixels on a side"),
     ],
 )
 def test_bad_input(words: str, message: str, program: Program, tiny_file: Path, photos: Path) -> None:
+    images.write(Path("icons/a.png"), Picture(photo("coffee")[:, :16, :16]))
     code, _, err = program(*words.split())
     assert code == 2
     assert message in err

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from dreamsr.cli import console, options, setup
-from dreamsr.errors import UsageError
+from dreamsr.errors import DreamSRError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,7 +82,7 @@ def evaluate(
     from dreamsr.files import page
 
     variants = _variants(Settings(sampler=sampler, seed=seed, tile=tile), steps, swept)
-    weights = _lpips_weights(lpips_weights)
+    weights = setup.lpips_weights(lpips_weights)
     distances = load_lpips(weights), load_lpips(weights, "squeeze")
     compute = (device, dtype, threads)
     own: Sequence[Contender]
@@ -100,7 +100,7 @@ def evaluate(
     inputs = _inputs([*own, *rivals], degradation)
     benchmark, unpaired = evaluator.benchmark(place, [*own, *rivals], measure, scale, inputs)
     _warn(unpaired, measure)
-    rows = _collect(benchmark)
+    rows, broken = _collect(benchmark)
     together = zip(own, rivals, strict=True) if len(own) == len(rivals) else product(own, rivals)
     found = evaluation.of(benchmark, rows, [(a.name, b.name) for a, b in together], unpaired)
     forms = {evaluation.to_json: json, evaluation.to_csv: csv, evaluation.to_markdown: markdown}
@@ -111,6 +111,8 @@ def evaluate(
     if html:
         page.write(html, reports.evaluation_page(benchmark, found))
         console.say(f"report: {html}")
+    if broken:
+        raise typer.Exit(1)
 
 
 def _is_sweep(word: str) -> bool:
@@ -195,16 +197,6 @@ def _inputs(contenders: "Sequence[Contender]", degradation: Literal["auto", "bic
     return next(iter(models), ModelConfig())
 
 
-def _lpips_weights(given: Path | None) -> Path | None:
-    """--lpips-weights, downloaded if that is asked for."""
-    from dreamsr.files import lpips_weights
-
-    if given != Path("download"):
-        return given
-    console.say("LPIPS weights: what is not in the cache is downloaded, up to 250 MB")
-    return lpips_weights.download()
-
-
 def _warn(unpaired: "Sequence[Path]", measure: "Measure") -> None:
     from dreamsr.files.lpips_weights import HOW_TO_GET
 
@@ -214,16 +206,23 @@ def _warn(unpaired: "Sequence[Path]", measure: "Measure") -> None:
         console.warn(f"no LPIPS: its weights were not found; {HOW_TO_GET}")
 
 
-def _collect(benchmark: "Benchmark") -> "list[Row]":
+def _collect(benchmark: "Benchmark") -> "tuple[list[Row], dict[str, str]]":
+    """The rows of what can be read, and why the rest cannot."""
     from dreamsr.engine.measure import COLUMNS
 
-    collected = []
+    collected: list[Row] = []
+    broken: dict[str, str] = {}
     with console.progress(len(benchmark.originals) * len(benchmark.contenders), "measures") as advance:
-        for row in benchmark.rows():
+        for row in benchmark.rows(broken):
             collected.append(row)
             key, value = next(iter(row.scores.items()))
             advance(row.picture, f"{row.picture}, {row.method}: {COLUMNS[key].title} {value:.2f}")
-    return collected
+    for name, reason in broken.items():
+        console.warn(f"{benchmark.originals[name]} is left out: {reason}")
+    rows = [row for row in collected if row.picture not in broken]
+    if not rows:
+        raise DreamSRError("no picture can be measured")
+    return rows, broken
 
 
 def _print(found: "Evaluation") -> None:

@@ -57,7 +57,7 @@ def export(
         raise UsageError(f"{target} exists", "give another name, or --overwrite")
     if card is not None and not card.is_file():
         raise UsageError(f"there is no file {card}", "give a TOML file with --card")
-    entries = load_toml(card.read_text(), str(card)) if card else None
+    entries = load_toml(card.read_bytes(), str(card)) if card else None
     if kind == "onnx":
         precision = dtype or "fp32"
         graph = exporter.export_onnx(source, target, precision, steps, overrides or [], entries, origin)

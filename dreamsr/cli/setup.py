@@ -1,5 +1,6 @@
 """From option values to a model on its device."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dreamsr.cli import console
@@ -52,6 +53,16 @@ def compiled(
         console.warn(f"{error.message}; going on without")
         return upscaler
     return fast
+
+
+def lpips_weights(given: Path | None) -> Path | None:
+    """--lpips-weights, downloaded if that is asked for."""
+    from dreamsr.files import lpips_weights
+
+    if given != Path("download"):
+        return given
+    console.say("LPIPS weights: what is not in the cache is downloaded, up to 250 MB")
+    return lpips_weights.download()
 
 
 def load(name: str, device: str, dtype: str, threads: int | None = None) -> "Model":

@@ -26,7 +26,9 @@ def train(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")],
     data: Annotated[Path | None, typer.Option(help="Folder of photos to train on.")] = None,
     val: Annotated[Path | None, typer.Option(help="Folder of held-out photos (default: a few of --data)")] = None,
-    config: Annotated[str, typer.Option("--config", "-c", help="Preset or TOML file.")] = "bicubic-x4",
+    config: Annotated[
+        str | None, typer.Option("--config", "-c", help="Preset or TOML file (default: bicubic-x4)")
+    ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE", help="Changes to the configuration, as steps=5000 or model.process.k=2."),
@@ -47,23 +49,26 @@ def train(
     stops, a second Ctrl-C stops at once.
     """
     from dreamsr.engine import compilation, trainer
+    from dreamsr.engine.device import dtype_name
 
     limit = options.seconds(stop_after) if stop_after else None
     start = _load(init) if init else None
     if resume:
-        run = _reopen(out, overrides or [], data, val, init)
+        run = _reopen(out, overrides or [], data, val, init, config)
+        dtype = run.dtype if dtype == "auto" else dtype
     elif data is None:
         raise UsageError("no photos to train on", "dreamsr train --data FOLDER --out RUN")
     else:
-        run = trainer.create(_config(config, overrides or [], start), data, val, out)
+        run = trainer.create(_config(config or "bicubic-x4", overrides or [], start), data, val, out)
     if dtype == "fp16":
         raise UsageError("training in fp16 loses small gradients", "use --dtype bf16 or --dtype fp32")
     chosen = setup.compute(device, dtype, threads)
-    if not resume:
-        run = replace(run, compiled=compilation.worthwhile(compile, *chosen, run.work))
+    recorded = run.compiled if resume else None
+    fast = compilation.worthwhile(compile, *chosen, run.work, recorded)
+    run = replace(run, compiled=fast, dtype=dtype_name(chosen[1]))
     if run.compiled:
         console.say("the network is compiled at the first step, which takes a minute or two")
-    with _stopper(limit) as stop:
+    with _stopper(limit) as stop, compilation.explained():
         _show(trainer.fit(run, out, *chosen, start=start, stop=stop), run.config)
 
 
@@ -88,14 +93,14 @@ def _reachable(network: NetworkConfig | SR3Config) -> "list[NetworkConfig | SR3C
     return [network, *([replace(network, scale_embedding=True)] if isinstance(network, NetworkConfig) else [])]
 
 
-def _preset(name: str) -> str:
+def _preset(name: str) -> bytes:
     presets = resources.files("dreamsr") / "presets"
     known = sorted(entry.name.removesuffix(".toml") for entry in presets.iterdir() if entry.name.endswith(".toml"))
     if name in known:
-        return (presets / f"{name}.toml").read_text()
+        return (presets / f"{name}.toml").read_bytes()
     if not Path(name).is_file():
         raise UsageError(f"there is no preset and no file {name!r}", f"presets: {', '.join(known)}")
-    return Path(name).read_text()
+    return Path(name).read_bytes()
 
 
 def _load(name: str) -> "Model":
@@ -104,12 +109,15 @@ def _load(name: str) -> "Model":
     return checkpoint.load_model(hub.resolve(name))
 
 
-def _reopen(out: Path, overrides: list[str], data: Path | None, val: Path | None, init: str | None) -> "trainer.Run":
+def _reopen(
+    out: Path, overrides: list[str], data: Path | None, val: Path | None, init: str | None, config: str | None
+) -> "trainer.Run":
     from dreamsr.engine import trainer
 
-    if data or val or init:
+    if data or val or init or config:
         raise UsageError(
-            "--resume goes on with the photos and weights of the run", "leave out --data, --val and --init"
+            "--resume goes on with the photos, weights and recipe of the run",
+            "leave out --data, --val, --init and --config",
         )
     return trainer.reconfigure(trainer.reopen(out), overrides)
 

@@ -27,6 +27,7 @@ def tune(
     pairs: Annotated[int, typer.Option(help="Pictures to tune on, spread over --data.")] = 12,
     trials: Annotated[int, typer.Option(help="Candidates for every step count.")] = 48,
     seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --output if it exists.")] = False,
     lpips_weights: options.LpipsWeights = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
@@ -44,8 +45,8 @@ def tune(
     if pairs < 1 or trials < 1:
         raise UsageError(f"--pairs is {pairs}, --trials is {trials}; expected at least 1 of each")
     file = hub.resolve(model)
-    target = _target(model, file, output)
-    lpips = measure.load_lpips(lpips_weights) if objective == "lpips" else None
+    target = _target(model, file, output, overwrite)
+    lpips = measure.load_lpips(setup.lpips_weights(lpips_weights)) if objective == "lpips" else None
     if objective == "lpips" and lpips is None:
         raise UsageError("LPIPS has no weights here", "give --lpips-weights FILE, or --objective psnr")
     loaded = setup.load(model, device, dtype, threads)
@@ -59,13 +60,18 @@ def tune(
     console.data(str(target))
 
 
-def _target(model: str, file: Path, output: Path | None) -> Path:
-    if output is None and Path(model).exists():
+def _target(model: str, file: Path, output: Path | None, overwrite: bool) -> Path:
+    from dreamsr.files import hub
+
+    yours = Path(model).exists() and file not in hub.bundled().values()
+    if output is None and yours:
         return file
     if output is None:
         raise UsageError(f"{model} is not a file of yours", f"give the tuned model a place: -o {file.name}")
     if output.suffix != ".safetensors":
         raise UsageError(f"{output} has no suffix .safetensors", f"-o {output.stem}.safetensors")
+    if output.exists() and not overwrite and not (yours and output.samefile(file)):
+        raise UsageError(f"{output} exists", "give another name, or --overwrite")
     return output
 
 

@@ -37,7 +37,7 @@ def photo(hr: Tensor, size: Size, config: PhotoConfig, generator: torch.Generato
 def blurred(x: Tensor, config: PhotoConfig, scale: float, draw: Draw) -> Tensor:
     """Convolved with Gaussians of random widths and direction; `scale`: pixels of x in one of the reduced picture."""
     happens, is_round = draw() < config.blur_share, draw() < config.round_share
-    first, second = (torch.where(happens, _between(config.blur, draw()) * scale, SHARP) for _ in range(2))
+    first, second = (torch.where(happens, _between(config.blur, draw()) * scale, 0).clamp(min=SHARP) for _ in range(2))
     kernels = gaussians(first, torch.where(is_round, first, second), math.pi * draw(), scale * config.blur[1])
     count, _, height, width = x.shape
     radius = kernels.shape[-1] // 2

@@ -4,7 +4,8 @@ import importlib.util
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -81,6 +82,21 @@ def warm_up(upscaler: Upscaler) -> float:
     try:
         upscaler([torch.zeros(3, side // 2, side // 3)])
     except Exception as error:  # whatever a compiler on this machine comes to
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DreamSRError(f"the network cannot be compiled here: {reason}", "use --compile off") from error
+        raise _failed(error) from error
     return time.perf_counter() - start
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """What a compiler fails at while it is used, in one line: raises DreamSRError."""
+    from torch._dynamo.exc import TorchDynamoException  # seconds, which training takes anyway
+
+    try:
+        yield
+    except TorchDynamoException as error:
+        raise _failed(error) from error
+
+
+def _failed(error: Exception) -> DreamSRError:
+    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    return DreamSRError(f"the network cannot be compiled here: {reason}", "use --compile off")

@@ -39,6 +39,11 @@ def choose_dtype(device: torch.device, name: str = "auto") -> torch.dtype:
     return torch.bfloat16 if has_bf16(device) else torch.float32
 
 
+def dtype_name(dtype: torch.dtype) -> str:
+    """As `--dtype` takes it."""
+    return next(name for name, known in DTYPES.items() if known == dtype)
+
+
 def has_bf16(device: torch.device) -> bool:
     """Whether bf16 is faster than fp32: CUDA from Ampere on, CPUs with AMX or AVX512-BF16."""
     if device.type == "cuda":
@@ -84,7 +89,7 @@ def keep_memory() -> None:
 
 def describe(device: torch.device, dtype: torch.dtype) -> str:
     """One line for people, for example `CUDA (NVIDIA H200), bf16`."""
-    name = {v: k for k, v in DTYPES.items()}[dtype]
+    name = dtype_name(dtype)
     if device.type == "cuda":
         return f"CUDA ({torch.cuda.get_device_name(device)}), {name}"
     threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""

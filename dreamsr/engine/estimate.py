@@ -33,24 +33,30 @@ def estimate(upscaler: Upscaler, sizes: Sequence[Size]) -> Estimate:
     """What outputs of (height, width) take; they are those that the network makes."""
     if not sizes:
         return Estimate(0, 0.0, 0)
-    by_pixels = sorted(height * width for height, width in sizes)
-    middle = sorted(sizes, key=lambda size: size[0] * size[1])[len(sizes) // 2]
+    by_pixels = sorted(sizes, key=math.prod)
     tiles = sum(upscaler.tiles(size) for size in sizes)
-    seconds = sum(by_pixels) * _seconds_a_pixel(upscaler, middle)
-    largest = by_pixels[-1]
+    height, width = by_pixels[len(sizes) // 2]
+    middle = min(height, _SIDE), min(width, _SIDE)
+    work = sum(_work(upscaler, size) for size in sizes) / _work(upscaler, middle)
+    seconds = work * _seconds(upscaler, middle)
+    largest = math.prod(by_pixels[-1])
     return Estimate(tiles, seconds, min(largest, WHOLE**2) * _BYTES_A_PIXEL + largest * _OUTPUT_BYTES)
 
 
-def _seconds_a_pixel(upscaler: Upscaler, size: Size) -> float:
-    """Of the output; the best of three calls of one full batch, since the first one prepares the kernels."""
-    height, width = (min(side, _SIDE) for side in size)
+def _work(upscaler: Upscaler, size: Size) -> int:
+    """What the time of an output grows with: its tiles where all are of one shape, else its pixels."""
+    return upscaler.tiles(size) if upscaler.tiling.static else math.prod(size)
+
+
+def _seconds(upscaler: Upscaler, size: Size) -> float:
+    """That an output takes; the best of three calls of one full batch, since the first one prepares the kernels."""
     scale, batch = upscaler.model.config.scale, upscaler.tiling.batch
-    pictures = [torch.zeros(3, math.ceil(height / scale), math.ceil(width / scale))] * batch
+    pictures = [torch.zeros(3, *(math.ceil(side / scale) for side in size))] * batch
 
     def call() -> float:
         start = time.perf_counter()
-        for output in upscaler(pictures, [(height, width)] * batch):
+        for output in upscaler(pictures, [size] * batch):
             output.cpu()
         return time.perf_counter() - start
 
-    return min(call() for _ in range(3)) / (batch * height * width)
+    return min(call() for _ in range(3)) / batch

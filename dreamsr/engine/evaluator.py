@@ -18,9 +18,10 @@ from dreamsr.engine import work
 from dreamsr.engine.device import describe
 from dreamsr.engine.finish import finished
 from dreamsr.engine.measure import Measure
+from dreamsr.engine.memory import Frugal
 from dreamsr.engine.outputs import Size, output_size
 from dreamsr.engine.upscaler import Upscaler
-from dreamsr.errors import DreamSRError, UsageError
+from dreamsr.errors import DreamSRError, ImageError, UsageError
 from dreamsr.files import images
 from dreamsr.files.images import Picture
 
@@ -132,8 +133,8 @@ class Sampled:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         start = time.perf_counter()
-        (made,) = self.upscaler([case.lr], [self._made(case, size)])
-        sr = finished(Picture(case.lr), made.cpu(), size).color
+        (made,), _ = Frugal(self.upscaler)([case.lr], [self._made(case, size)])
+        sr = finished(Picture(case.lr), made.color, size).color
         seconds = time.perf_counter() - start
         return sr, {"s_per_mp": seconds / (sr[0].numel() / 1e6), **_peak(device)}
 
@@ -169,14 +170,26 @@ class Benchmark:
     inputs: ModelConfig = field(default_factory=ModelConfig)
     """The model whose degradation reduces them."""
 
-    def rows(self) -> Iterator[Row]:
-        """The scores, picture by picture; pictures of different sizes are an error that names them."""
+    def rows(self, broken: dict[str, str] | None = None) -> Iterator[Row]:
+        """The scores, picture by picture; pictures of different sizes are an error that names them.
+
+        broken: takes the names of pictures that cannot be read, and why, of which some rows may have been
+        yielded; without it that is an error, too.
+        """
         for name in self.originals:
-            case = self.case(name)
-            known = case.lr if self.inputs.degradation == "bicubic" else None
-            for contender in self.contenders:
-                sr, costs = contender(case)
-                yield Row(name, contender.name, {**self.measure(sr, case.hr, known), **costs})
+            try:
+                yield from self._scores(name)
+            except ImageError as error:
+                if broken is None:
+                    raise
+                broken[name] = error.message
+
+    def _scores(self, name: str) -> Iterator[Row]:
+        case = self.case(name)
+        known = case.lr if self.inputs.degradation == "bicubic" else None
+        for contender in self.contenders:
+            sr, costs = contender(case)
+            yield Row(name, contender.name, {**self.measure(sr, case.hr, known), **costs})
 
     def case(self, name: str) -> Case:
         path = self.originals[name]
@@ -206,7 +219,7 @@ def crop_to_multiple(hr: Tensor, scale: int) -> Tensor:
     """Cut (3, H, W) at the bottom and right to sizes that are multiples of `scale`."""
     height, width = (n // scale * scale for n in hr.shape[-2:])
     if min(height, width) == 0:
-        raise DreamSRError(f"a picture of {hr.shape[2]}x{hr.shape[1]} is smaller than the scale of {scale}")
+        raise ImageError(f"a picture of {hr.shape[2]}x{hr.shape[1]} is smaller than the scale of {scale}")
     return hr[:, :height, :width]
 
 

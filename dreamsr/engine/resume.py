@@ -41,7 +41,10 @@ class Judge:
             return Verdict("skip", "exists")
         if made != entry.output_bytes:
             return Verdict("skip", "exists and is not what was written")
-        return self._changes(task, entry)
+        verdict = self._changes(task, entry)
+        if verdict.action == "make" and entry.output_sha256 not in ("", _digest(task.target)):
+            return Verdict("skip", "exists and is not what was written")
+        return verdict
 
     def _changes(self, task: Task, entry: Entry) -> Verdict:
         if entry.settings != self.settings:
@@ -62,6 +65,13 @@ def _same_input(task: Task, entry: Entry) -> bool:
         return status.st_size == entry.input_bytes and file_digest(task.source) == entry.input_sha256
     except OSError:
         return False  # reading it will say what is wrong
+
+
+def _digest(path: Path) -> str:
+    try:
+        return file_digest(path)
+    except OSError:
+        return ""  # writing it will say what is wrong
 
 
 def _size(path: Path) -> int | None:

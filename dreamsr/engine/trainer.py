@@ -30,7 +30,7 @@ from dreamsr.engine.optimize import Progress, State, most_steps, new_state, trai
 from dreamsr.engine.schedule import Settings, schedule
 from dreamsr.engine.upscaler import Upscaler, count_steps
 from dreamsr.errors import DreamSRError, UsageError
-from dreamsr.files import checkpoint, hub, images
+from dreamsr.files import checkpoint, hub, images, locks
 from dreamsr.files.atomic import atomic
 from dreamsr.files.checkpoint import Model
 from dreamsr.metrics import luma, psnr
@@ -52,6 +52,8 @@ class Run:
     """Digest of the names and sizes of all photo files."""
     compiled: bool = False
     """Whether the network runs compiled: recorded, since it changes the last bits."""
+    dtype: str = "auto"
+    """The precision by name: recorded, since it changes more than these."""
 
     @property
     def work(self) -> float:
@@ -100,9 +102,11 @@ def create(config: TrainConfig, data: Path, val: Path | None, out: Path) -> Run:
         raise UsageError(f"{out} already holds a training run", "go on with --resume, or give another --out")
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file; expected a folder for the run")
-    for folder in (data, val):
-        if folder is not None and not images.find(folder):
+    for folder in (folder for folder in (data, val) if folder is not None):
+        if not images.find(folder):
             raise UsageError(f"no {images.KINDS} picture in {folder}")
+        if out.resolve().is_relative_to(folder.resolve()):  # its sheets would be photos to train on
+            raise UsageError(f"{out} lies inside {folder}", "give --out a folder outside of the photos")
     schedule(config.model, Settings())  # a model that cannot be sampled is not worth training
     if config.energy:
         schedule(config.model, Settings(steps=most_steps(config)))
@@ -116,9 +120,8 @@ def reopen(out: Path) -> Run:
         raise UsageError(f"{out} holds no training run", "start one without --resume")
     document = json.loads((out / RUN).read_text())
     data, val = Path(document["data"]), Path(document["val"]) if document["val"] else None
-    run = Run(
-        from_dict(TrainConfig, document["config"]), data, val, document["photos"], document.get("compiled", False)
-    )
+    kept = {key: document[key] for key in ("photos", "compiled", "dtype") if key in document}
+    run = Run(from_dict(TrainConfig, document["config"]), data, val, **kept)
     if _digest(data, val) != run.photos:
         raise UsageError(f"the photos in {data} are not those that the run began with", "start a new run with --init")
     return run
@@ -145,7 +148,20 @@ def fit(
     """Train from the state in `out`, or from the beginning (warm from `start`), until done or `stop()`.
 
     Progress of every step is logged and yielded. The state is on disk when it is done or stopped.
+    Raises UsageError while another process trains in `out`.
     """
+    lock = locks.claim(out / STATE)
+    if lock is None:
+        raise UsageError(f"another process is training in {out}", "wait for its end, or give another --out")
+    try:
+        yield from _fit(run, out, device, dtype, start, stop)
+    finally:
+        locks.release(lock)
+
+
+def _fit(
+    run: Run, out: Path, device: torch.device, dtype: torch.dtype, start: Model | None, stop: Callable[[], bool]
+) -> Iterator[Event]:
     config = run.config
     training, validation = _photos(run)
     photos, skipped = dataset.load(training, config.crop, out / "photos.u8")
@@ -243,6 +259,7 @@ def _write(run: Run, out: Path) -> None:
         "val": str(run.val) if run.val else None,
         "photos": run.photos,
         "compiled": run.compiled,
+        "dtype": run.dtype,
     }
     with atomic(out / RUN) as temporary:
         temporary.write_text(json.dumps(document, indent=2))
@@ -265,7 +282,8 @@ def _read(paths: Sequence[Path], scale: int) -> tuple[list[Tensor], list[str]]:
     pictures, unread = [], []
     for path in paths:
         try:
-            pictures.append(crop_to_multiple(images.read(path).color[:, :512, :512], scale))
+            color = images.read(path).color[:, :512, :512].clone()  # a view would keep the whole photo
+            pictures.append(crop_to_multiple(color, scale))
         except DreamSRError as error:
             unread.append(error.message)
     return pictures, unread

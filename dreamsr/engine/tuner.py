@@ -19,6 +19,7 @@ from dreamsr.core.process import Process
 from dreamsr.core.sampling import SAMPLERS
 from dreamsr.data.degrade import examples
 from dreamsr.engine.evaluator import crop_to_multiple
+from dreamsr.engine.memory import Frugal
 from dreamsr.engine.schedule import Settings, schedule
 from dreamsr.engine.upscaler import Upscaler
 from dreamsr.errors import UsageError
@@ -32,6 +33,8 @@ SPREAD = (0.5, 0.05)
 """Standard deviation of the moves in lambda, of the first and of the last trial; a tenth of it in log noise scale."""
 GAP = 0.05
 """Least distance of two levels in lambda."""
+LEAST = 32
+"""Pixels on a side of a picture to tune on: smaller ones tell nothing, and SSIM has no value for them."""
 GRIDS: tuple[Grid, ...] = ("lambda", "karras")
 
 
@@ -99,7 +102,7 @@ def _apart(lambdas: Sequence[float], limits: tuple[float, float]) -> tuple[float
     for i, x in enumerate(lambdas):
         room = high - GAP * (len(lambdas) - 1 - i)
         result.append(min(max(x, low if not result else result[-1] + GAP), room))
-    return tuple(math.floor(x * 1e4) / 1e4 if x > low else x for x in result)
+    return tuple(max(low, math.floor(x * 1e4) / 1e4) for x in result)
 
 
 def limits(model: Model) -> tuple[float, float]:
@@ -140,13 +143,16 @@ def load_pairs(folder: Path, count: int, model: ModelConfig, side: int = 192) ->
     if not paths:
         raise UsageError(f"no {images.KINDS} picture in {folder}")
     chosen = [paths[i * len(paths) // count] for i in range(count)] if count < len(paths) else paths
-    originals = [crop_to_multiple(_middle(images.read(path).color, side), model.scale) for path in chosen]
+    middles = [_middle(images.read(path).color, side) for path in chosen]
+    originals = [crop_to_multiple(x, model.scale) for x in middles if min(x.shape[-2:]) >= LEAST]
+    if not originals:
+        raise UsageError(f"no picture in {folder} has {LEAST} pixels on a side")
     return Pairs(examples(originals, model), originals)
 
 
 def _middle(x: Tensor, side: int) -> Tensor:
     top, left = (max(0, (length - side) // 2) for length in x.shape[-2:])
-    return x[:, top : top + side, left : left + side]
+    return x[:, top : top + side, left : left + side].clone()  # a view would keep the whole photo
 
 
 def objective(model: Model, pairs: Pairs, kind: Objective, lpips: LPIPS | None) -> Callable[[Candidate], float]:
@@ -166,8 +172,8 @@ def objective(model: Model, pairs: Pairs, kind: Objective, lpips: LPIPS | None) 
     def score(candidate: Candidate) -> float:
         config = with_tuned(model, [_tuned(candidate, "", kind, "")]).config
         upscaler = Upscaler(replace(model, config=config), Settings(steps=len(candidate.lambdas), fidelity=0.0))
-        outputs = [x.cpu() for x in upscaler(pairs.inputs)]
-        return sum(map(distance, outputs, pairs.originals)) / len(outputs)
+        outputs, _ = Frugal(upscaler)(pairs.inputs)
+        return sum(distance(x.color, hr) for x, hr in zip(outputs, pairs.originals, strict=True)) / len(outputs)
 
     return score
 

@@ -65,7 +65,8 @@ class Upscaler:
             raise UsageError(f"--tile is {self.settings.tile}; this network runs at {fixed} alone", "leave --tile out")
         if tile % granularity or tile <= 2 * self.halo:
             raise UsageError(
-                f"--tile is {tile}; expected a multiple of {granularity} above {2 * self.halo}", f"try --tile {TILE}"
+                f"--tile is {tile}; expected a multiple of {granularity} above {2 * self.halo}",
+                f"try --tile {_multiple(TILE, granularity)}",
             )
 
     @property
@@ -73,7 +74,7 @@ class Upscaler:
         own, usual = self.settings, tiling(self.model.device)
         if fixed := self.model.network.fixed_size:
             usual = replace(usual, tile=fixed, static=True)
-        tile = usual.tile if own.tile is None else own.tile
+        tile = _multiple(usual.tile, self.model.network.granularity) if own.tile is None else own.tile
         return Tiling(tile, usual.batch if own.batch is None else own.batch, usual.static)
 
     @property
@@ -104,7 +105,7 @@ class Upscaler:
     def smaller(self) -> "Upscaler | None":
         """The same with half the batch, or else half the tile: for a device that ran out of memory; None at the end."""
         now, grain = self.tiling, self.model.network.granularity
-        tile = now.tile // 2 // grain * grain
+        tile = _multiple(now.tile // 2, grain)
         if now.batch > 1:
             return replace(self, settings=replace(self.settings, batch=now.batch // 2))
         if tile <= 2 * self.halo or self.model.network.fixed_size:
@@ -250,6 +251,11 @@ class Upscaler:
             for size, part in zip(layout.canvases, parts, strict=True)
         ]
         return torch.cat(fields)
+
+
+def _multiple(length: int, of: int) -> int:
+    """The largest multiple up to `length`."""
+    return length // of * of
 
 
 def _moments(samples: Iterator[Tensor]) -> tuple[Tensor, Tensor]:

@@ -6,11 +6,11 @@ from typing import Literal
 from torch import Tensor
 
 from dreamsr import __version__
+from dreamsr.engine.device import dtype_name
 from dreamsr.engine.outputs import Size, Sizing
 from dreamsr.engine.planning import Task
 from dreamsr.engine.upscaler import Upscaler
 from dreamsr.errors import DreamSRError
-from dreamsr.files.checkpoint import DTYPES
 from dreamsr.files.images import Picture, Provenance
 from dreamsr.files.manifest import Entry, digest
 
@@ -111,7 +111,6 @@ class Work:
 def describe(upscaler: Upscaler, name: str, sha256: str) -> Provenance:
     """How `upscaler` makes pictures; its model is called `name`, and its file has this digest."""
     own, plan = upscaler.settings, upscaler.schedule
-    precision = next(name for name, dtype in DTYPES.items() if dtype == upscaler.denoiser.dtype)
     return Provenance(
         software=f"dreamsr {__version__}",
         model=name,
@@ -126,7 +125,7 @@ def describe(upscaler: Upscaler, name: str, sha256: str) -> Provenance:
         seed=own.seed,
         scale=float(upscaler.model.config.scale),
         tile=upscaler.tiling.tile,
-        dtype=precision,
+        dtype=dtype_name(upscaler.denoiser.dtype),
     )
 
 

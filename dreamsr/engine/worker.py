@@ -137,6 +137,7 @@ class Worker:
                 entry,
                 status="done" if done else "failed",
                 output_bytes=result.task.target.stat().st_size if done else 0,
+                output_sha256=file_digest(result.task.target) if done else "",
                 width=result.size[1],
                 height=result.size[0],
                 seconds=round(result.seconds, 3),

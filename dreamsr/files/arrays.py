@@ -47,7 +47,7 @@ def _from_pil(image: Image.Image) -> Picture:
     if image.mode not in MODES:
         raise UsageError(
             f"a Pillow image of mode {image.mode} is not upscaled as it is",
-            'give image.convert("RGB"), or np.asarray(image) for 16 bits',
+            'give image.convert("RGB"), or np.asarray(image).astype(np.uint16) for 16 bits',
         )
     _check_size(image.size[::-1])
     pixels = from_pil(image)
@@ -66,13 +66,13 @@ def _from_array(array: npt.NDArray[Any]) -> Picture:
     if floating:
         color, alpha = split(_from_range(torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1)))
     else:
-        color, alpha = from_pixels(pixels)
+        color, alpha = from_pixels(pixels.astype(array.dtype.newbyteorder("="), copy=False))
     return Picture(color, alpha, gray=pixels.shape[2] < 3, depth=_BITS.get(array.dtype.name, 16))
 
 
 def _to_array(array: npt.NDArray[Any], picture: Picture) -> npt.NDArray[Any]:
     if array.dtype.name in _BITS:
-        pixels: npt.NDArray[Any] = to_pixels(picture, picture.depth)
+        pixels: npt.NDArray[Any] = to_pixels(picture, picture.depth).astype(array.dtype, copy=False)
     else:
         pixels = _to_range(joined(picture)).permute(1, 2, 0).numpy().astype(array.dtype)
     return pixels if array.ndim == 3 else pixels[..., 0]

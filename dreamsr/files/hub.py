@@ -11,7 +11,7 @@ from dreamsr.files.manifest import file_digest
 DEFAULT_MODEL = "photo-x4"
 HUB_FILE = RUN_FILE = "model.safetensors"
 _WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".onnx")
-_HUB_NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(:(?P<file>[\w./-]+))?")
+_HUB_NAME = re.compile(r"(?P<repo>\w[\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?(:(?P<file>[\w./-]+))?")
 
 
 def bundled() -> dict[str, Path]:
@@ -54,6 +54,7 @@ def download(repo: str, file: str, revision: str | None, online: bool = True) ->
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import (
         EntryNotFoundError,
+        GatedRepoError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -67,12 +68,19 @@ def download(repo: str, file: str, revision: str | None, online: bool = True) ->
         reason = f", and {constants.ENDPOINT} cannot be reached" if online else ""
         advice = "check the connection, HF_ENDPOINT and HF_HUB_OFFLINE, or give a local file"
         raise CheckpointError(
-            f"{file} of {where} is not in the cache{reason}", advice if online else f"dreamsr models pull {name}"
+            f"there is no folder {repo} here, and {file} of {where} is not in the cache{reason}",
+            advice if online else f"dreamsr models pull {name}",
         ) from None
     except RevisionNotFoundError:
         raise CheckpointError(f"{repo} on the Hub has no revision {revision!r}") from None
+    except GatedRepoError:
+        page = f"{constants.ENDPOINT}/{repo}"
+        raise CheckpointError(f"{repo} on the Hub is gated", f"ask for access at {page}, then: hf auth login") from None
     except RepositoryNotFoundError:
-        raise CheckpointError(f"there is no model {repo!r} on the Hub (or it is private)") from None
+        raise CheckpointError(
+            f"there is no model {repo!r} on the Hub, and no file or folder of that name here",
+            "if it is a private one: hf auth login",
+        ) from None
     except EntryNotFoundError:
         raise CheckpointError(f"{where} on the Hub has no file {file!r}", f"name one: {where}:FILE") from None
     except Exception as error:  # the HTTP library's own errors differ between versions of huggingface-hub
@@ -81,8 +89,8 @@ def download(repo: str, file: str, revision: str | None, online: bool = True) ->
     try:
         verify(path)
     except CheckpointError as error:
-        path.resolve().unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
+        for file_or_link in (path.resolve(), _blob(path), path):
+            file_or_link.unlink(missing_ok=True)
         raise CheckpointError(f"{error.message}; it was removed", f"dreamsr models pull {name}") from None
     return path
 
@@ -94,8 +102,13 @@ def recorded_digest(path: Path) -> str | None:
         lines = (line.partition(" ") for line in sums.read_text().splitlines())
         return {name.lstrip(" *"): digest for digest, _, name in lines}.get(path.name)
     # the Hub's cache names a large file by its ETag, which is its SHA-256; small ones have a hash of git
-    stored = path.resolve()
+    stored = _blob(path)
     return stored.name if stored.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", stored.name) else None
+
+
+def _blob(path: Path) -> Path:
+    """What a link of the Hub's cache names; that may be a link itself, to a store with names of its own."""
+    return path.parent / path.readlink() if path.is_symlink() else path
 
 
 def verify(path: Path) -> tuple[str, str | None]:

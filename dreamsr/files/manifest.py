@@ -34,6 +34,7 @@ class Entry:
     input_bytes: int = 0
     input_mtime_ns: int = 0
     output_bytes: int = 0
+    output_sha256: str = ""
     width: int = 0
     height: int = 0
     seconds: float = 0.0
@@ -74,8 +75,8 @@ class Manifest:
             for line in self._new_lines():
                 self._position += len(line)
                 if entry := _parse(line):
-                    self._last[entry.output] = len(self.entries)
                     self.entries.append(entry)
+                    self._last[entry.output] = len(self.entries) - 1  # `since` reads meanwhile
                     if entry.status == "done":
                         self._done[entry.output] = entry
 

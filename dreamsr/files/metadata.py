@@ -16,11 +16,13 @@ _PIXEL_WIDTH, _PIXEL_HEIGHT = 0xA002, 0xA003
 XMP, ICC = 0x02BC, 0x8773
 _STORAGE = frozenset(
     (
-        *(254, 255, 273, 284, 297, 301, 330, XMP, 33723, 34377, ICC),
+        *(254, 255, 273, 284, 297, 301, 330, XMP, 33723, 34377, ICC, 37724, 50255),
+        *(33550, 33922, 34264, *range(34735, 34738)),
         *(*range(258, 267), *range(277, 282), *range(288, 294), *range(317, 326), *range(332, 348), *range(512, 533)),
     )
 )
-"""Tags of how a TIFF or JPEG file stores its pixels, and of blocks that are kept apart from EXIF or not at all."""
+"""Tags of how a TIFF or JPEG file stores its pixels, of blocks that are kept apart from EXIF or not at all (Photoshop's
+are of the old picture), and of where on Earth the old pixels lie."""
 T = TypeVar("T")
 _TIFF_STORAGE = frozenset((_WIDTH, _HEIGHT, ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _UNIT))
 _LARGEST_DPI = 65_535

@@ -93,7 +93,7 @@ def write(path: Path, page: Page) -> None:
     template = environment.get_template("report.html")
     text = template.render(page=page, axes=page.plot and _axes(page.plot))
     with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="replace")  # a name may be no UTF-8
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ _EMPTY = (
     '</rdf:RDF></x:xmpmeta>\n<?xpacket end="w"?>'
 ).encode()
 _END = b"</rdf:RDF>"
-_OURS = re.compile(rb'<rdf:Description[^>]*xmlns:dreamsr="[^>]*/>\s*')
+_VALUE = rb'(?:"[^"]*"|\'[^\']*\')'
+_OURS = re.compile(rb'<rdf:Description rdf:about="" xmlns:dreamsr="[^"]*"(?: dreamsr:\w+=' + _VALUE + rb")+/>\s*")
 _TYPES: dict[Any, Callable[[str], Any]] = {str: str, int: int, float: float}
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 

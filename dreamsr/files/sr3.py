@@ -57,7 +57,7 @@ def load_published(path: Path, overrides: Sequence[str] = ()) -> Model:
 
     Raises CheckpointError where the file is no such checkpoint, or of another network than the configuration says.
     """
-    preset = load_toml((resources.files("dreamsr") / "presets" / "sr3-face.toml").read_text(), "sr3-face")["model"]
+    preset = load_toml((resources.files("dreamsr") / "presets" / "sr3-face.toml").read_bytes(), "sr3-face")["model"]
     config = from_dict(ModelConfig, apply_overrides(ModelConfig, preset, overrides))
     content, network = _read(path), checkpoint.empty(config)
     names = {name: published(name) for name in network.state_dict()}
