@@ -122,14 +122,13 @@ def _fitted(picture: Picture, kind: str) -> tuple[Metadata, tuple[str, ...]]:
     if kind == "BMP":
         lost = [name for name in block.kinds if name != "DPI"]
         return Metadata(dpi=block.dpi), (f"BMP holds no {', '.join(lost)}",) if lost else ()
-    remarks: tuple[str, ...] = ()
-    if kind == "WEBP" and block.icc[16:20] == b"GRAY":  # its pixels are RGB
-        block, remarks = replace(block, icc=b""), ("WebP holds no profile of grays",)
+    gray = kind == "WEBP" and block.icc[16:20] == b"GRAY"  # its pixels are RGB
     exif = metadata.fitted(block, picture.size, resolution_in_exif=kind == "WEBP")
     xmp = metadata.resized(block.xmp, picture.size)
     too_long = {"EXIF": kind == "JPEG" and len(exif) > _JPEG_EXIF, "XMP": kind == "JPEG" and len(xmp) > _JPEG_XMP}
     exif, xmp = b"" if too_long["EXIF"] else exif, b"" if too_long["XMP"] else xmp
     if block.provenance:
         xmp = provenance.embed(xmp, block.provenance)
-    remarks += tuple(f"{name} is too long for JPEG and left out" for name, holds in too_long.items() if holds)
-    return replace(block, exif=exif, xmp=xmp), remarks
+    remarks = ["WebP holds no profile of grays"] * gray
+    remarks += [f"{name} is too long for JPEG and left out" for name, holds in too_long.items() if holds]
+    return replace(block, icc=b"" if gray else block.icc, exif=exif, xmp=xmp), tuple(remarks)
