@@ -23,6 +23,8 @@ class Hub:
     """Bytes after which the next answers to GET end, one after the other."""
     ranges: list[str] = field(default_factory=list)
     """Headers `Range` that came."""
+    gated: set[str] = field(default_factory=set)
+    """Repositories that ask for a login."""
     etag: str = ""
     """What every file is said to hash to (default: its SHA-256)."""
 
@@ -30,6 +32,8 @@ class Hub:
         """(content, error code of the Hub) for /org/repo/resolve/revision/file."""
         parts = path.split("?")[0].strip("/").split("/")
         repo, revision, name = "/".join(parts[:2]), parts[3] if len(parts) > 4 else "", "/".join(parts[4:])
+        if repo in self.gated:
+            return None, "GatedRepo"
         if repo not in {key[0] for key in self.files}:
             return None, "RepoNotFound"
         if revision not in {key[1] for key in self.files if key[0] == repo}:
@@ -46,7 +50,8 @@ def serve() -> Iterator[Hub]:
             hub.requests.append(f"{self.command} {self.path}")
             content, code = hub.find(self.path)
             start = self.first_byte()
-            self.send_response(404 if content is None else 206 if start else 200)
+            missing = 401 if code == "GatedRepo" else 404
+            self.send_response(missing if content is None else 206 if start else 200)
             if content is None:
                 self.send_header("X-Error-Code", code)
                 content = b""

@@ -138,6 +138,17 @@ def tiff(pixels: np.typing.NDArray[np.generic], **tags: Any) -> bytes:
 SIXTEEN = np.random.default_rng(0).integers(0, 65536, (12, 15, 4), np.uint16)
 
 
+@pytest.mark.parametrize(
+    ("photometric", "mode", "depth"),
+    [("separated", "CMYK", 8), ("separated", "CMYK", 16), ("rgb", "RGB", 8), ("minisblack", "L", 16)],
+)
+def test_channels_that_are_not_kept_are_said(photometric: str, mode: str, depth: int, tmp_path: Path) -> None:
+    pixels = np.dstack([SIXTEEN, SIXTEEN])[..., : len(mode) + 1] >> (16 - depth)
+    extra = {"photometric": photometric, "planarconfig": "contig", "extrasamples": ["unspecified"]}
+    (tmp_path / "a.tif").write_bytes(tiff(pixels.astype(f"u{depth // 8}"), **extra))
+    assert f"channels beyond {mode} are left out" in images.read(tmp_path / "a.tif").remarks
+
+
 @pytest.mark.parametrize("byteorder", ["<", ">"])
 @pytest.mark.parametrize("planar", ["contig", "separate"])
 @pytest.mark.parametrize("big", [False, True])

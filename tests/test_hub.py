@@ -83,6 +83,15 @@ def test_what_the_hub_does_not_have(name: str, words: str, server: Hub, tmp_path
     assert not (tmp_path / "out.png").exists()
 
 
+def test_a_gated_model_says_where_to_ask(server: Hub, tmp_path: Path) -> None:
+    server.gated.add("org/repo")
+    done = upscale("org/repo", server, tmp_path)
+    assert done.returncode == 1
+    assert "error: org/repo on the Hub is gated" in done.stderr
+    assert f"ask for access at {server.endpoint}/org/repo, then: hf auth login" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("environment", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}])
 def test_an_unreachable_hub(environment: dict[str, str], server: Hub, tmp_path: Path) -> None:
     done = upscale("org/repo", server, tmp_path, **environment)

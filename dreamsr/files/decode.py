@@ -196,29 +196,31 @@ def _is_lossless_webp(file: IO[bytes]) -> bool:
 def _pixels(source: _Source, file: IO[bytes]) -> tuple[Pixels, tuple[str, ...]]:
     """As stored, not yet upright; and remarks."""
     image, header = source.image, source.header
+    lost: tuple[str, ...] = ()
     if image is not None:
         image.load()  # also for 16 bits: metadata may stand behind the pixels
     if image is None or header.depth == 16:
-        pixels = _vips_pixels(source, file)
+        pixels, lost = _vips_pixels(source, file)
         if header.mode != "CMYK":
-            return pixels, ()
+            return pixels, lost
         inks = (pixels // (257 if pixels.itemsize == 2 else 1)).astype(np.uint8)
         image = Image.frombytes("CMYK", pixels.shape[1::-1], inks.tobytes())
     if image.mode == "CMYK":
         image, remark = _from_cmyk(image, _profile(source))
-        return np.asarray(image), (remark,)
+        return np.asarray(image), (*lost, remark)
     if image.mode not in MODES:
         raise ValueError(f"pixels of kind {image.mode} are not supported")
     return from_pil(image), ()
 
 
-def _vips_pixels(source: _Source, file: IO[bytes]) -> Pixels:
+def _vips_pixels(source: _Source, file: IO[bytes]) -> tuple[Pixels, tuple[str, ...]]:
     file.seek(0)
     pixels, header = vips.decode(file.read()), source.header
     channels = _CHANNELS[header.mode]
     if sorted(pixels.shape[:2]) != sorted(header.size) or pixels.shape[2] < channels:
         raise ValueError(f"its pixels are {pixels.shape[1]}x{pixels.shape[0]} of {pixels.shape[2]} channels")
-    return pixels[..., :channels]
+    lost = (f"channels beyond {header.mode} are left out",) if pixels.shape[2] > channels else ()
+    return pixels[..., :channels], lost
 
 
 def _from_cmyk(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, str]:
