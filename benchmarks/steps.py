@@ -13,14 +13,14 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from solvers import replace_between_marks
 
-from dreamsr.core.sampling import SAMPLERS
+from dreamsr.config import ModelConfig
 from dreamsr.engine.device import choose_device, choose_dtype
 from dreamsr.engine.evaluator import Sampled, benchmark
 from dreamsr.engine.measure import Measure, load_lpips
-from dreamsr.engine.schedule import AUTO, Settings
+from dreamsr.engine.schedule import AUTO, Settings, schedule
 from dreamsr.engine.statistics import means
 from dreamsr.engine.upscaler import Upscaler, count_steps
-from dreamsr.errors import DreamSRError
+from dreamsr.errors import DreamSRError, UsageError
 from dreamsr.files import checkpoint, hub
 
 STEPS = (1, 2, 4, 8, 16, 50)
@@ -35,8 +35,8 @@ class Way:
     sampler: str
     grid: str
 
-    def least_steps(self) -> int:
-        return next((sampler.least_steps for name, sampler in SAMPLERS.items() if name == self.sampler), 1)
+    def settings(self, steps: int) -> Settings:
+        return Settings(steps, self.sampler, self.grid, fidelity=0.0)
 
 
 WAYS = (
@@ -62,12 +62,13 @@ def main() -> None:
 
 
 def measured(model: checkpoint.Model, data: Path) -> dict[tuple[str, int], dict[str, float]]:
-    """Mean scores by way and number of steps; what a sampler cannot do is left out."""
-    contenders = []
-    for way in WAYS:
-        for steps in (n for n in STEPS if n >= way.least_steps()):
-            upscaler = Upscaler(model, Settings(steps, way.sampler, way.grid, fidelity=0.0))
-            contenders.append(Sampled(f"{way.name} {steps}", upscaler))
+    """Mean scores by way and number of steps; what a sampler or a grid cannot do is left out."""
+    contenders = [
+        Sampled(f"{way.name} {steps}", Upscaler(model, way.settings(steps)))
+        for way in WAYS
+        for steps in STEPS
+        if possible(model.config, way.settings(steps))
+    ]
     known, _ = benchmark(
         data, contenders, Measure(model.config.scale, load_lpips(None)), model.config.scale, model.config
     )
@@ -80,6 +81,15 @@ def measured(model: checkpoint.Model, data: Path) -> dict[tuple[str, int], dict[
     return {
         keys[name]: {key: mean.value for key, mean in found.items()} for name, found in scores.items() if name in keys
     }
+
+
+def possible(config: ModelConfig, settings: Settings) -> bool:
+    """Whether the model can be sampled so."""
+    try:
+        schedule(config, settings)
+    except UsageError:
+        return False
+    return True
 
 
 def table(found: dict[tuple[str, int], dict[str, float]]) -> str:

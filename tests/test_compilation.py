@@ -21,8 +21,15 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 BF16, FP32 = torch.bfloat16, torch.float32
 
 
-def test_a_small_job_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def amx(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU with AMX, and a compiler for whatever device."""
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     monkeypatch.setattr(compilation, "unavailable", lambda _: None)
+
+
+@pytest.mark.usefixtures("amx")
+def test_a_small_job_is_not_compiled() -> None:
     for device in (CPU, CUDA):
         assert not worthwhile("auto", device, BF16, PAYS[device.type] - 1)
         assert worthwhile("auto", device, BF16, PAYS[device.type])
@@ -30,13 +37,23 @@ def test_a_small_job_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not worthwhile("off", device, BF16, 1e9)
 
 
-def test_fp32_on_a_cpu_gains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compilation, "unavailable", lambda _: None)
+@pytest.mark.usefixtures("amx")
+def test_fp32_on_a_cpu_gains_nothing() -> None:
     assert not worthwhile("auto", CPU, FP32, 1e9)
     assert worthwhile("auto", CUDA, FP32, 1e9)
 
 
+@pytest.mark.usefixtures("amx")
+def test_a_cpu_without_amx_gains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert worthwhile("auto", CPU, BF16, 1e9)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert not worthwhile("auto", CPU, BF16, 1e9)
+    assert worthwhile("auto", CPU, BF16, 0, recorded=True)
+    assert worthwhile("auto", CUDA, BF16, 1e9)
+
+
 def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     monkeypatch.setattr(shutil, "which", lambda _: None)
     assert not worthwhile("auto", CPU, BF16, 1e9)
     with pytest.raises(UsageError, match="--compile on: there is no C\\+\\+ compiler"):

@@ -172,7 +172,10 @@ def test_quadratic_grid() -> None:
 )
 def test_grids_in_time_name_the_largest_step_count(process: Process, grid: Grid, largest: int, what: str) -> None:
     assert len(process.levels(largest, grid)) == largest + 1
-    with pytest.raises(UsageError, match=f"{largest + 1} steps.* uniform in {what} repeats a level above {largest}$"):
+    with pytest.raises(
+        UsageError,
+        match=f"{largest + 1} steps.* uniform in {what} leaves the levels the model knows above {largest}$",
+    ):
         process.levels(largest + 1, grid)
 
 

@@ -78,7 +78,7 @@ def test_grids_end_where_a_table_does() -> None:
         (Settings(grid="-4,1,0"), "repeats a level or goes back to more noise", ""),
         (Settings(grid="-4,0,0"), "repeats a level", ""),
         (Settings(grid="-9,0"), "this model knows -4.000 to 4.500", ""),
-        (Settings(999, grid="quadratic"), "repeats a level above", "use at most"),
+        (Settings(999, grid="quadratic"), "leaves the levels the model knows above", "use at most"),
     ],
 )
 def test_what_does_not_fit(asked: Settings, words: str, hint: str) -> None:

@@ -149,7 +149,7 @@ class Process:
         if steps > largest:
             name = "time" if power == 1 else "the square root of time"
             raise UsageError(
-                f"{steps} steps asked for; a grid uniform in {name} repeats a level above {largest}",
+                f"{steps} steps asked for; a grid uniform in {name} leaves the levels the model knows above {largest}",
                 f"use at most {largest} steps, or the grid uniform in lambda",
             )
 

@@ -42,8 +42,8 @@ def worthwhile(
 ) -> bool:
     """Whether to compile for `work` megapixels times steps; a function of its arguments and the machine.
 
-    `auto` repeats what is recorded of an earlier part of the same job. It leaves fp32 on a CPU alone:
-    there convolutions take nearly all the time, compiled or not. Raises UsageError for `on` where
+    `auto` repeats what is recorded of an earlier part of the same job. On a CPU it compiles for bf16 with AMX
+    alone: elsewhere convolutions take nearly all the time, compiled or not. Raises UsageError for `on` where
     nothing can be compiled.
     """
     reason = unavailable(device)
@@ -53,8 +53,8 @@ def worthwhile(
         return choice == "on"
     if recorded is not None:
         return recorded and reason is None
-    gains = device.type == "cuda" or (device.type == "cpu" and dtype == torch.bfloat16)
-    return gains and reason is None and work >= PAYS[device.type]
+    amx = device.type == "cpu" and dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported()
+    return (device.type == "cuda" or amx) and reason is None and work >= PAYS[device.type]
 
 
 def unavailable(device: torch.device) -> str | None:
