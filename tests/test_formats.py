@@ -118,6 +118,7 @@ def test_tiff_of_other_programs(compression: str | None, mode: str, tmp_path: Pa
     got = images.read(tmp_path / "a.tif")
     expected = image.convert({"1": "L", "P": "RGB"}.get(mode, mode))
     assert np.array_equal(np.asarray(images.to_pil(got)), np.asarray(expected))
+    assert got.remarks == ()
     assert images.probe(tmp_path / "a.tif").mode == mode
 
 

@@ -75,6 +75,12 @@ def test_what_others_wrote_into_the_same_element_stays() -> None:
     assert provenance.removed(provenance.embed(packet, MADE)) == rest
 
 
+def test_nothing_is_left_where_others_broke_lines_or_renamed_the_prefix() -> None:
+    packet = provenance.embed(XMP, MADE)
+    assert provenance.removed(packet.replace(b" dreamsr:", b"\n   dreamsr:")) == XMP
+    assert provenance.removed(packet.replace(b"xmlns:dreamsr", b"xmlns:ns1").replace(b" dreamsr:", b" ns1:")) == XMP
+
+
 def test_names_do_not_become_options() -> None:
     assert replace(MADE, source="-f.png").command("-o.png").startswith("dreamsr upscale ./-f.png ./-o.png --model")
 

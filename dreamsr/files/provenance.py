@@ -17,7 +17,6 @@ _EMPTY = (
 ).encode()
 _END = b"</rdf:RDF>"
 _VALUE = rb'(?:"[^"]*"|\'[^\']*\')'
-_OURS = re.compile(rb'<rdf:Description rdf:about="" xmlns:dreamsr="[^"]*"(?: dreamsr:\w+=' + _VALUE + rb")+/>\s*")
 _PREFIX = re.compile(rb"xmlns:(\w+)=[\"']" + NAMESPACE.encode() + rb"[\"']")
 _TYPES: dict[Any, Callable[[str], Any]] = {str: str, int: int, float: float}
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -78,10 +77,10 @@ def embed(xmp: bytes, provenance: Provenance) -> bytes:
 
 def removed(xmp: bytes) -> bytes:
     """`xmp` without what `embed` has put in, also after other programs have rewritten it; b"" if that was all."""
-    rest = _OURS.sub(b"", xmp)
-    for prefix in set(_PREFIX.findall(rest)):
-        rest = re.sub(rb"<%b:(\w+)>[^<]*</%b:\1>|\s%b:\w+=%b" % (prefix, prefix, prefix, _VALUE), b"", rest)
-    return b"" if rest == _EMPTY else rest
+    for name in set(_PREFIX.findall(xmp)):
+        xmp = re.sub(rb"<%b:(\w+)>[^<]*</%b:\1>|\s+%b:\w+=%b" % (name, name, name, _VALUE), b"", xmp)
+        xmp = re.sub(rb'<rdf:Description rdf:about="" xmlns:%b="[^"]*"\s*/>\s*' % name, b"", xmp)
+    return b"" if xmp == _EMPTY else xmp
 
 
 def is_packet(xmp: bytes) -> bool:
