@@ -1,14 +1,23 @@
 """What only a CUDA device can show: run with `pytest -m gpu`."""
 
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Literal
+
 import pytest
 import torch
-from conftest import photo
+from conftest import TINY, photo
 
+from dreamsr.config import TrainConfig
+from dreamsr.core.denoiser import Denoiser
 from dreamsr.core.noise import normal
+from dreamsr.core.process import Process
+from dreamsr.data.dataset import Photos
 from dreamsr.data.degrade import degrade
+from dreamsr.engine import optimize
 from dreamsr.engine.schedule import Settings
 from dreamsr.engine.upscaler import Upscaler
-from dreamsr.files import checkpoint, hub
+from dreamsr.files import checkpoint, hub, images
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")]
 
@@ -24,3 +33,31 @@ def test_pictures_are_the_same_within_a_level(steps: int) -> None:
     lr = degrade(photo("chelsea")[None, :, :200, :200], 4)[0]
     here, there = (Upscaler(model.to(d), Settings(steps=steps))([lr])[0].cpu() for d in ("cpu", "cuda"))
     assert float((here - there).abs().max()) <= 2 / 255
+
+
+@pytest.fixture
+def errors_on_waiting() -> Iterator[None]:
+    torch.cuda.set_sync_debug_mode("error")
+    yield
+    torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("changes", [{}, {"energy": 1.0}, {"optimizer": "muon"}])
+@pytest.mark.parametrize("degradation", ["bicubic", "photo"])
+def test_a_training_step_never_waits_for_the_gpu(
+    degradation: Literal["bicubic", "photo"], changes: dict[str, Any], request: pytest.FixtureRequest
+) -> None:
+    gpu = torch.device("cuda")
+    pixels = images.to_bytes(photo("chelsea")[:, :200, :200]).permute(1, 2, 0).contiguous()
+    photos = Photos(pixels.flatten(), torch.tensor([0]), torch.tensor([[200, 200]])).to(gpu)
+    config = TrainConfig(model=replace(TINY, degradation=degradation), batch=4, crop=64, **changes)
+    state = optimize.new_state(config, gpu)
+    denoiser = Denoiser(state.network, Process(TINY.process), TINY.prediction)
+
+    def step() -> None:
+        optimize.optimizer_step(config, state, denoiser, photos, gpu, torch.bfloat16)
+
+    step()  # libraries wait when they begin
+    request.getfixturevalue("errors_on_waiting")
+    step()
+    assert state.step == 2

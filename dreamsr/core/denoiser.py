@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dreamsr.config import Prediction
 from dreamsr.core.process import Process
+from dreamsr.core.transfer import sent
 
 
 class Network(Protocol):
@@ -71,7 +72,7 @@ class Denoiser:
     def predict(self, u: Tensor, level: Tensor, condition: Condition) -> Tensor:
         """What the network predicts (eps, x0, v or the velocity of a flow), in u's dtype."""
         alpha, sigma = level.reshape(-1, 2).unbind(-1)
-        angle = (torch.atan2(sigma, alpha) * (2 / torch.pi)).to(u.device, torch.float32)
+        angle = sent((torch.atan2(sigma, alpha) * (2 / torch.pi)).to(torch.float32), u.device)
         if not self.process.variance_preserving:
             alpha, sigma = coefficients(level, u)
             u = u / torch.hypot(alpha, sigma)
@@ -102,6 +103,6 @@ class Denoiser:
 
 def coefficients(level: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
     """(alpha, sigma) of level float64 (2,) or (B, 2), shaped to multiply `like` (B, ...)."""
-    rows = level.expand(len(like), 2).to(like.device, like.dtype)
+    rows = sent(level.expand(len(like), 2).to(like.dtype), like.device)
     alpha, sigma = rows.reshape(-1, 2, *[1] * (like.ndim - 1)).unbind(1)
     return alpha, sigma

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from dreamsr.core.denoiser import Condition, Denoiser, coefficients
+from dreamsr.core.transfer import sent
 
 Exponent = float | Literal["off"]
 
@@ -30,7 +31,7 @@ def strength(level: Tensor, p: float) -> Tensor:
 def rectify(u: Tensor, u_0: Tensor, estimate: Tensor, level: Tensor, p: float) -> Tensor:
     """The rectified u_t; u, u_0 and the estimate of u_0 are (B, ...), level is (2,) or (B, 2)."""
     alpha, _ = coefficients(level, u)
-    weight = strength(level.expand(len(u), 2), p).to(u.device, u.dtype)
+    weight = sent(strength(level.expand(len(u), 2), p).to(u.dtype), u.device)
     return u + alpha * weight.reshape(-1, *[1] * (u.ndim - 1)) * (estimate - u_0)
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dreamsr.core.denoiser import Condition, Denoiser
+from dreamsr.core.transfer import sent
 
 Size = tuple[int, int]
 
@@ -190,7 +191,7 @@ def tiled(
 
     def condition(group: Sequence[Tile]) -> Condition:
         of_each = [scales[tile.picture] for tile in group] + [1.0] * (batch - len(group))
-        return denoiser.condition(filled(layout.gather(anchors, group)), torch.tensor(of_each, device=anchors.device))
+        return denoiser.condition(filled(layout.gather(anchors, group)), sent(torch.tensor(of_each), anchors.device))
 
     conditions = [condition(group) for group in groups]
 

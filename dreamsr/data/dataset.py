@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dreamsr.core.transfer import sent
 from dreamsr.errors import ImageError, UsageError
 from dreamsr.files import images
 from dreamsr.files.atomic import atomic
@@ -64,7 +65,7 @@ def crops(photos: Photos, seed: int, step: int, batch: int, crop: int) -> Tensor
 
     Photo, position, flips and transposition are drawn from a generator seeded by (seed, step).
     """
-    draw = torch.rand(batch, 6, generator=generator(seed, step), dtype=torch.float64).to(photos.flat.device)
+    draw = sent(torch.rand(batch, 6, generator=generator(seed, step), dtype=torch.float64), photos.flat.device)
     index = (draw[:, 0] * len(photos)).long()
     size = photos.sizes[index]
     top, left = ((size - crop + 1) * draw[:, 1:3]).long().unbind(1)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dreamsr.core.transfer import sent
+
 LUMA = (
     (16, 11, 10, 16, 24, 40, 51, 61),
     (12, 12, 14, 19, 26, 58, 60, 55),
@@ -67,7 +69,7 @@ def _coded_color(c: Tensor, table: Tensor, subsampled: Tensor, size: tuple[int, 
 def _coded(plane: Tensor, table: Tensor) -> Tensor:
     """(B, H, W) of levels, sides multiples of 8, transformed, quantised by (B, 8, 8) and transformed back."""
     count, height, width = plane.shape
-    dct = torch.tensor(DCT, dtype=plane.dtype, device=plane.device)
+    dct = sent(torch.tensor(DCT, dtype=plane.dtype), plane.device)
     blocks = plane.reshape(count, height // 8, 8, width // 8, 8).transpose(2, 3) - 128
     coefficients = _shifted(dct @ _shifted(blocks @ dct.T, 11), 15)  # 8 times the orthonormal ones
     steps = table[:, None, None]
@@ -84,7 +86,7 @@ def _shifted(x: Tensor, bits: int) -> Tensor:
 
 def _scaled(table: tuple[tuple[int, ...], ...], quality: Tensor) -> Tensor:
     """The quantisation steps (B, 8, 8) of qualities (B,), by libjpeg's rule."""
-    base = torch.tensor(table, dtype=torch.float32, device=quality.device)
+    base = sent(torch.tensor(table, dtype=torch.float32), quality.device)
     q = quality.float()[:, None, None]
     percent = torch.where(q < 50, torch.floor(5000 / q), 200 - 2 * q)
     return torch.floor((base * percent + 50) / 100).clamp(1, 255)

@@ -15,6 +15,7 @@ from dreamsr.core import dream, scoring
 from dreamsr.core.denoiser import Condition, Denoiser, Network
 from dreamsr.core.process import Process
 from dreamsr.core.resize import bicubic
+from dreamsr.core.transfer import sent
 from dreamsr.data import dataset
 from dreamsr.data.degrade import degraded
 from dreamsr.engine.muon import Muon
@@ -189,10 +190,7 @@ def _sample(denoiser: Denoiser, condition: Condition, batch: Batch, plan: Schedu
 
 def draw_batch(config: TrainConfig, process: Process, photos: dataset.Photos, step: int, device: torch.device) -> Batch:
     """A function of the seed and the step alone."""
-    hr = dataset.crops(photos, config.seed, step, config.batch, config.crop)
-    if device.type == "cuda" and hr.device.type == "cpu":
-        hr = hr.pin_memory()
-    hr = hr.to(device, non_blocking=True)
+    hr = sent(dataset.crops(photos, config.seed, step, config.batch, config.crop), device)
     side = round(config.crop / draw_scale(config, step))
     anchor = bicubic(degraded(hr, (side, side), config.model, (config.seed + 5, step)), (config.crop, config.crop))
     uniform = torch.rand(2, config.batch, generator=dataset.generator(config.seed + 1, step), dtype=torch.float64)
