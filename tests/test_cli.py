@@ -17,7 +17,7 @@ from programs import PROGRAM, Program, killed, load, small, visible
 from rich.console import Console
 from safetensors.torch import save_file
 
-from dreamsr.cli import console, options
+from dreamsr.cli import console, options, train
 from dreamsr.engine import device, tuner
 from dreamsr.errors import UsageError
 from dreamsr.files import checkpoint, images
@@ -524,6 +524,20 @@ def test_ctrl_c_while_training_saves_and_stops(photos: Path, tmp_path: Path) -> 
     assert process.returncode == 0, rest
     assert "saved" in rest
     assert (tmp_path / "run" / "state.safetensors").exists()
+
+
+def test_ctrl_c_prints_nothing_in_the_middle_of_a_print(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Buffered files refuse a write from a signal handler that interrupted another."""
+    said: list[str] = []
+    monkeypatch.setattr(console, "say", said.append)
+    with train._stopper(None) as stop:
+        assert not stop()
+        signal.raise_signal(signal.SIGINT)
+        assert said == []
+        assert stop()
+        assert len(said) == 1
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_ctrl_c_while_upscaling_keeps_what_is_finished(tiny_file: Path, tmp_path: Path) -> None:

@@ -131,12 +131,16 @@ def _stopper(limit: float | None) -> "Iterator[Callable[[], bool]]":
     def handler(*_: Any) -> None:
         nonlocal pressed
         pressed = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        console.say("stopping after this step; the state will be saved (Ctrl-C again stops at once)")
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # no word here: it may have interrupted a print
+
+    def stop() -> bool:
+        if pressed:
+            console.say("stopping: the state is being saved (Ctrl-C again stops at once)")
+        return pressed or (deadline is not None and time.monotonic() > deadline)
 
     before = signal.signal(signal.SIGINT, handler)
     try:
-        yield lambda: pressed or (deadline is not None and time.monotonic() > deadline)
+        yield stop
     finally:
         signal.signal(signal.SIGINT, before)
 
