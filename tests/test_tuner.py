@@ -145,6 +145,19 @@ def test_the_command(program: Program, tiny_file: Path, photos: Path, tmp_path: 
     assert "tuned, psnr" in program("info", "a.png")[1]
 
 
+def test_a_picture_that_cannot_be_read_is_named_and_left_out(program: Program, tiny_file: Path, photos: Path) -> None:
+    (photos / "a.png").write_bytes(b"no picture")
+    options = ["--steps", 2, "--objective", "psnr", "--trials", 1, "-o", "new.safetensors"]
+    code, out, err = program("tune", tiny_file, "--data", photos, *options)
+    assert (code, out.strip()) == (0, "new.safetensors")
+    assert f"left out: {photos / 'a.png'} is not a" in err
+    (tuned,) = checkpoint.load_model(Path("new.safetensors")).config.sampling.tuned
+    assert tuned.data == f"{len(images.find(photos)) - 1} pictures of photos"
+    code, _, err = program("tune", tiny_file, "--data", photos / "a.png", *options, "--overwrite")
+    assert code == 2
+    assert f"has 32 pixels on a side; {photos / 'a.png'} is not a" in err
+
+
 def test_a_bundled_model_is_not_written_to(program: Program, photos: Path) -> None:
     """Not even where a folder has its name."""
     Path("photo-x4").mkdir()

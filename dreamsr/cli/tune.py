@@ -51,6 +51,8 @@ def tune(
         raise UsageError("LPIPS has no weights here", "give --lpips-weights FILE, or --objective psnr")
     loaded = setup.load(model, device, dtype, threads)
     chosen = tuner.load_pairs(data, pairs, loaded.config)
+    for line in chosen.unread:
+        console.warn(f"left out: {line}")
     console.say(f"tuning {loaded.config.name} on {len(chosen.inputs)} pictures of {data}, {objective}")
     found = [_search(loaded, count, chosen, objective, lpips, trials, seed) for count in counts]
     own = checkpoint.load_model(file)  # grids belong to the file's weights, not to their rounding to --dtype

@@ -29,7 +29,7 @@ from dreamsr.engine.evaluator import crop_to_multiple
 from dreamsr.engine.optimize import Progress, State, most_steps, new_state, train
 from dreamsr.engine.schedule import Settings, schedule
 from dreamsr.engine.upscaler import Upscaler, count_steps
-from dreamsr.errors import DreamSRError, UsageError
+from dreamsr.errors import UsageError
 from dreamsr.files import checkpoint, hub, images, locks
 from dreamsr.files.atomic import atomic
 from dreamsr.files.checkpoint import Model
@@ -279,14 +279,7 @@ def _photos(run: Run) -> tuple[list[Path], list[Path]]:
 
 def _read(paths: Sequence[Path], scale: int) -> tuple[list[Tensor], list[str]]:
     """Held-out pictures, at most 512 x 512 of each, and what cannot be read."""
-    pictures, unread = [], []
-    for path in paths:
-        try:
-            color = images.read(path).color[:, :512, :512].clone()  # a view would keep the whole photo
-            pictures.append(crop_to_multiple(color, scale))
-        except DreamSRError as error:
-            unread.append(error.message)
-    return pictures, unread
+    return images.readable(paths, lambda color: crop_to_multiple(color[:, :512, :512], scale))
 
 
 def _digest(data: Path, val: Path | None) -> str:

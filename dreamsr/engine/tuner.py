@@ -135,6 +135,8 @@ class Pairs:
 
     inputs: list[Tensor]
     originals: list[Tensor]
+    unread: Sequence[str] = ()
+    """What is wrong with pictures that were left out."""
 
 
 def load_pairs(folder: Path, count: int, model: ModelConfig, side: int = 192) -> Pairs:
@@ -143,16 +145,16 @@ def load_pairs(folder: Path, count: int, model: ModelConfig, side: int = 192) ->
     if not paths:
         raise UsageError(f"no {images.KINDS} picture in {folder}")
     chosen = [paths[i * len(paths) // count] for i in range(count)] if count < len(paths) else paths
-    middles = [_middle(images.read(path).color, side) for path in chosen]
+    middles, unread = images.readable(chosen, lambda color: _middle(color, side))
     originals = [crop_to_multiple(x, model.scale) for x in middles if min(x.shape[-2:]) >= LEAST]
     if not originals:
-        raise UsageError(f"no picture in {folder} has {LEAST} pixels on a side")
-    return Pairs(examples(originals, model), originals)
+        raise UsageError("; ".join([f"no picture in {folder} has {LEAST} pixels on a side", *unread[:1]]))
+    return Pairs(examples(originals, model), originals, unread)
 
 
 def _middle(x: Tensor, side: int) -> Tensor:
     top, left = (max(0, (length - side) // 2) for length in x.shape[-2:])
-    return x[:, top : top + side, left : left + side].clone()  # a view would keep the whole photo
+    return x[:, top : top + side, left : left + side]
 
 
 def objective(model: Model, pairs: Pairs, kind: Objective, lpips: LPIPS | None) -> Callable[[Candidate], float]:

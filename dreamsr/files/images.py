@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dreamsr.errors import UsageError
+from dreamsr.errors import ImageError, UsageError
 from dreamsr.files.atomic import atomic
 from dreamsr.files.decode import KINDS, MAX_PIXELS, Header, probe, read
 from dreamsr.files.encode import FORMATS, QUALITY, obstacle, write
@@ -36,6 +36,7 @@ __all__ = [
     "obstacle",
     "probe",
     "read",
+    "readable",
     "resize",
     "to_bytes",
     "to_pil",
@@ -86,3 +87,14 @@ def find(root: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Path]:
         return not any(part.startswith(".") for part in path.relative_to(root).parts)
 
     return sorted(p for p in root.rglob("*") if p.suffix.lower() in wanted and visible(p) and p.is_file())
+
+
+def readable(paths: Iterable[Path], cut: Callable[[Tensor], Tensor]) -> tuple[list[Tensor], list[str]]:
+    """What `cut` leaves of the color (3, H, W) of every picture, and what is wrong with those that it cannot have."""
+    parts, unread = [], []
+    for path in paths:
+        try:
+            parts.append(cut(read(path).color).clone())  # a view would keep the whole photo
+        except ImageError as error:
+            unread.append(error.message)
+    return parts, unread
