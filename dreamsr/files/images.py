@@ -90,7 +90,7 @@ def find(root: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Path]:
 
 
 def readable(paths: Iterable[Path], cut: Callable[[Tensor], Tensor]) -> tuple[list[Tensor], list[str]]:
-    """What `cut` leaves of the color (3, H, W) of every picture, and what is wrong with those that it cannot have."""
+    """What `cut` leaves of the color (3, H, W) of every picture, and what is wrong with those that are left out."""
     parts, unread = [], []
     for path in paths:
         try:
