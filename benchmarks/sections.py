@@ -185,7 +185,7 @@ def _overhead(folder: Path, count: int, side: int, steps: int, plan: Plan) -> li
     write_photos(folder / "in", count, side)
     upscaler = Upscaler(bundled(plan.dtypes[0]), Settings(steps=steps))
     sizing = Sizing()
-    tasks = planning.plan(folder / "in", folder / "out", sizing, 4)
+    tasks = planning.plan([folder / "in"], folder / "out", sizing, 4)
     everything = Job(upscaler, "", sizing, overwrite=True)
     cases = {
         "whole": lambda: [result.status for result in job.run(everything, tasks, Manifest(folder / "out"))],

@@ -60,6 +60,16 @@ def test_existing_outputs_are_skipped_and_said_so(program: Program, tiny_file: P
     assert load("out/a.png").size == (120, 80)
 
 
+def test_several_pictures_and_folders(program: Program, tiny_file: Path, tmp_path: Path) -> None:
+    for name in ("a.png", "b.jpg", "in/c.png"):
+        small(tmp_path / name)
+    job = ("upscale", "a.png", "b.jpg", "in")
+    assert program(*job, "out", "-m", tiny_file, "--steps", 1)[0] == 0
+    assert visible("out") == ["a.png", "b.jpg", "in/c.png"]
+    code, _, err = program(*job, "-o", "out", "-m", tiny_file, "--steps", 1)
+    assert (code, "3 skipped" in err) == (0, True)
+
+
 def test_a_broken_file_is_reported_and_the_rest_is_done(program: Program, tiny_file: Path, tmp_path: Path) -> None:
     for name in ("a.png", "z.png"):
         small(tmp_path / "in" / name)
@@ -177,7 +187,9 @@ def bad_inputs(folder: Path) -> None:
         ("upscale in in/out", 2, "in/out lies inside in"),
         ("upscale in in", 2, "in lies inside in"),
         ("upscale in", 2, "in is a folder; say where to write"),
-        ("upscale in out -o out", 2, "OUT is given twice"),
+        ("upscale in out -o out", 2, "out does not exist"),
+        ("upscale in in/a.png file", 2, "file is a file; expected a folder"),
+        ("upscale in/a.png in in/out", 2, "in/out lies inside in"),
         ("upscale in out -f png", 2, "would both become out/a.png"),
         ("upscale in/a.png in/a.png", 2, "in/a.png would overwrite an original"),
         ("upscale in/a.png out.gif", 2, "out.gif has no known suffix"),

@@ -60,7 +60,7 @@ def test_less_memory_makes_the_same_picture(tiny_model: Model) -> None:
 def test_a_job_says_once_that_memory_ran_out(tiny_model: Model, tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         images.write(tmp_path / "in" / f"{name}.png", Picture(photo("chelsea")[:, :60, :70]))
-    tasks = planning.plan(tmp_path / "in", tmp_path / "out", Sizing(), 4)
+    tasks = planning.plan([tmp_path / "in"], tmp_path / "out", Sizing(), 4)
     results = list(job.run(Job(limited(tiny_model, 256 * 256), "", Sizing()), tasks, Manifest(tmp_path / "out")))
     assert [result.status for result in results] == ["done"] * 3
     assert ["out of memory" in " ".join(result.warnings) for result in results] == [True, False, False]
@@ -77,7 +77,7 @@ def test_too_little_memory_fails_the_picture(tiny_model: Model, tmp_path: Path) 
     with pytest.raises(DreamSRError, match="too little memory even for the smallest tiles"):
         Frugal(limited(tiny_model, 100))([photo("chelsea")[:, :60, :70]])
     images.write(tmp_path / "in.png", Picture(photo("chelsea")[:, :60, :70]))
-    tasks = planning.plan(tmp_path / "in.png", tmp_path / "out.png", Sizing(), 4)
+    tasks = planning.plan([tmp_path / "in.png"], tmp_path / "out.png", Sizing(), 4)
     (result,) = job.run(Job(limited(tiny_model, 100), "", Sizing()), tasks)
     assert result.status == "failed"
     assert not (tmp_path / "out.png").exists()

@@ -74,7 +74,7 @@ def test_wrong_sizes(options: dict[str, int], words: str) -> None:
 def test_the_suffix_is_appended_to_the_stem(tmp_path: Path) -> None:
     for name in ("a.png", "b.c.jpg", "sub/d.webp"):
         picture(tmp_path / "in" / name)
-    tasks = plan(tmp_path / "in", tmp_path / "out", Sizing(), 4, Naming(suffix="_x4"))
+    tasks = plan([tmp_path / "in"], tmp_path / "out", Sizing(), 4, Naming(suffix="_x4"))
     assert made(tasks) == ["a_x4.png", "b.c_x4.jpg", "sub/d_x4.webp"]
 
 
@@ -89,20 +89,20 @@ def test_the_suffix_is_appended_to_the_stem(tmp_path: Path) -> None:
 )
 def test_names_beside_a_single_picture(sizing: Sizing, naming: Naming, expected: str, tmp_path: Path) -> None:
     source = picture(tmp_path / "cat.jpg")
-    assert [task.target for task in plan(source, None, sizing, 4, naming)] == [tmp_path / expected]
+    assert [task.target for task in plan([source], None, sizing, 4, naming)] == [tmp_path / expected]
 
 
 def test_a_format_that_cannot_hold_the_picture_gives_way_to_png(tmp_path: Path) -> None:
     picture(tmp_path / "in" / "clear.png", alpha=True)
     picture(tmp_path / "in" / "solid.png")
     picture(tmp_path / "in" / "wide.webp", 1, 4096)
-    jpg, same, wide = plan(tmp_path / "in", tmp_path / "out", Sizing(), 4, Naming(format="jpg"))
+    jpg, same, wide = plan([tmp_path / "in"], tmp_path / "out", Sizing(), 4, Naming(format="jpg"))
     assert made([jpg, same, wide]) == ["clear.png", "solid.jpg", "wide.jpg"]
     assert jpg.remarks == ("written as PNG: JPEG has no transparency",)
-    auto = plan(tmp_path / "in", tmp_path / "out", Sizing(), 4)[2]
+    auto = plan([tmp_path / "in"], tmp_path / "out", Sizing(), 4)[2]
     assert (auto.output, len(auto.remarks)) == ("wide.png", 1)
     assert "16383" in auto.remarks[0]
-    (exact,) = plan(tmp_path / "in" / "clear.png", tmp_path / "b.jpg", Sizing(), 4)
+    (exact,) = plan([tmp_path / "in" / "clear.png"], tmp_path / "b.jpg", Sizing(), 4)
     assert (exact.target.name, exact.remarks) == ("b.jpg", ())
     assert "JPEG has no transparency" in exact.problem
 
@@ -111,7 +111,7 @@ def test_a_fallback_that_collides_is_found_before_the_start(tmp_path: Path) -> N
     picture(tmp_path / "in" / "a.webp", 1, 4096)
     picture(tmp_path / "in" / "a.png")
     with pytest.raises(UsageError, match=r"a\.png and .*a\.webp would both become .*a\.png"):
-        plan(tmp_path / "in", tmp_path / "out", Sizing(), 4)
+        plan([tmp_path / "in"], tmp_path / "out", Sizing(), 4)
 
 
 def test_names_that_differ_in_case_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,25 +137,25 @@ def test_whether_a_file_system_ignores_case(tmp_path: Path) -> None:
 
 def test_sheets_count_as_outputs(tmp_path: Path) -> None:
     picture(tmp_path / "in" / "a.png")
-    (task,) = plan(tmp_path / "in", tmp_path / "out", Sizing(), 4, Naming(compare=True))
+    (task,) = plan([tmp_path / "in"], tmp_path / "out", Sizing(), 4, Naming(compare=True))
     assert task.files == [tmp_path / "out" / "a.png", tmp_path / "out" / "a_compare.png"]
     picture(tmp_path / "in" / "a_compare.png")
     with pytest.raises(UsageError, match=r"a\.png and .*a_compare\.png would both become"):
-        plan(tmp_path / "in", tmp_path / "out", Sizing(), 4, Naming(compare=True))
+        plan([tmp_path / "in"], tmp_path / "out", Sizing(), 4, Naming(compare=True))
 
 
 def test_the_size_of_a_turned_picture(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     images.to_pil(Picture(photo("chelsea")[:, :20, :30])).save(tmp_path / "a.jpg", exif=exif)
-    (task,) = plan(tmp_path / "a.jpg", None, Sizing(width=40), 4)
+    (task,) = plan([tmp_path / "a.jpg"], None, Sizing(width=40), 4)
     assert (task.input_size, task.size) == ((30, 20), (60, 40))
 
 
 def test_quality_needs_a_lossy_output(tmp_path: Path) -> None:
     picture(tmp_path / "in" / "a.png")
     with pytest.raises(UsageError, match="no output is JPEG or WebP"):
-        plan(tmp_path / "in", tmp_path / "out", Sizing(), 4, Naming(quality=80))
+        plan([tmp_path / "in"], tmp_path / "out", Sizing(), 4, Naming(quality=80))
     with pytest.raises(UsageError, match="--quality does not apply to tiff"):
         Naming(format="tiff", quality=80)
     with pytest.raises(UsageError, match="--quality is 101"):
@@ -172,4 +172,22 @@ def test_unicode_and_long_names(tmp_path: Path) -> None:
     names = ["\u65e5\u672c\u8a9e.png", "\u00fcber \u2603.png", "x" * 250 + ".png"]
     for name in names:
         picture(tmp_path / "in" / name)
-    assert sorted(made(plan(tmp_path / "in", tmp_path / "out", Sizing(), 4))) == sorted(names)
+    assert sorted(made(plan([tmp_path / "in"], tmp_path / "out", Sizing(), 4))) == sorted(names)
+
+
+def test_several_sources_keep_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.png", "in/b.png", "in/sub/c.png"):
+        picture(tmp_path / name)
+    (tmp_path / "in" / "sub" / "deep").mkdir()
+    monkeypatch.chdir(tmp_path / "in" / "sub" / "deep")
+    tasks = plan([Path("..", "..", "..", "a.png"), Path("..", ".."), Path("..")], tmp_path / "out", Sizing(), 4)
+    names = ["a.png", "in/b.png", "in/sub/c.png", "sub/c.png"]
+    assert [task.input for task in tasks] == made(tasks) == names
+    assert [task.target for task in tasks] == [tmp_path / "out" / name for name in names]
+
+
+def test_several_sources_of_one_name(tmp_path: Path) -> None:
+    pictures = [picture(tmp_path / folder / "a.png") for folder in ("one", "two")]
+    with pytest.raises(UsageError, match=r"one/a.png and .*two/a.png would both become .*out/a.png"):
+        plan(pictures, tmp_path / "out", Sizing(), 4)
+    assert made(plan([p.parent for p in pictures], tmp_path / "out", Sizing(), 4)) == ["one/a.png", "two/a.png"]

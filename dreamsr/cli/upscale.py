@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
 
 def upscale(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="A picture, or a folder (its tree is kept).")],
-    target: Annotated[Path | None, typer.Argument(metavar="OUT", help="A file or a folder.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The same as OUT.")] = None,
+    places: Annotated[
+        list[Path],
+        typer.Argument(metavar="IN|OUT", help="Pictures and folders (trees are kept), then a file or folder for them."),
+    ],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="OUT; then all arguments are IN.")] = None,
     model: options.Model = options.DEFAULT,
     steps: Annotated[int | None, typer.Option(help="Sampling steps (default: the model's)")] = None,
     sampler: options.Sampler = "auto",
@@ -51,17 +53,17 @@ def upscale(
     dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
-    """Upscale a picture or a folder of pictures.
+    """Upscale pictures and folders of pictures.
 
-    Without OUT, a single picture gets name_x4.png beside it. A broken file is reported and the rest is
-    done. The same command again goes on where it stopped, and makes again what changed. Several processes
-    may share a folder, also as torchrun -m dreamsr. Exit code: 0 all done or skipped, 1 a picture failed,
-    2 wrong usage, 130 interrupted.
+    The last of several arguments is OUT. Without OUT, a single picture gets name_x4.png beside it. A
+    broken file is reported and the rest is done. The same command again goes on where it stopped, and
+    makes again what changed. Several processes may share a folder, also as torchrun -m dreamsr. Exit
+    code: 0 all done or skipped, 1 a picture failed, 2 wrong usage, 130 interrupted.
     """
-    if target and output:
-        raise UsageError(f"OUT is given twice: {target} and {output}", "leave one out")
-    if not source.exists():
-        raise UsageError(f"{source} does not exist", "give a picture or a folder of pictures")
+    sources, target = (places, output) if output or len(places) == 1 else (places[:-1], places[-1])
+    for source in sources:
+        if not source.exists():
+            raise UsageError(f"{source} does not exist", "give a picture or a folder of pictures")
     if uncertainty and samples < 2:
         raise UsageError(f"--uncertainty compares samples, --samples is {samples}", "add --samples 8")
     sizing, naming = Sizing(scale, max_side, width, height), Naming(format, quality, suffix, compare, uncertainty)
@@ -80,11 +82,11 @@ def upscale(
     file = hub.resolve(model)
     loaded = checkpoint.load_model(file)
     sizing.check(loaded.config.scale)
-    tasks = planning.plan(source, target or output, sizing, loaded.config.scale, naming)
+    tasks = planning.plan(sources, target, sizing, loaded.config.scale, naming)
     upscaler = Upscaler(loaded.to(*setup.compute(ranks.device(device), dtype, threads)), settings)
     how = str(sizing) or f"x{loaded.config.scale}"
     console.say(f"{len(tasks)} pictures with {loaded.config.name}, {count_steps(upscaler.steps)}, {how}")
-    folder = (target or output) if source.is_dir() else None
+    folder = target if planning.is_job(sources) else None
     manifest = Manifest(folder) if folder else None
     upscaler = setup.compiled(upscaler, compile, sum(task.megapixels for task in tasks), manifest, dry_run)
     sha256 = file_digest(file)

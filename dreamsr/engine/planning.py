@@ -1,5 +1,6 @@
 """What becomes what: every output of a job with its name and size, before anything is touched."""
 
+import os
 import unicodedata
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ class Task:
     source: Path
     target: Path
     input: str
-    """The source's name in the manifest, relative to the input folder."""
+    """The source's name in the manifest: relative to the input folder, of several with the folder's own name."""
     output: str
     """The target's, relative to the output folder."""
     input_size: Size = (0, 0)
@@ -47,29 +48,36 @@ class Task:
         return 0.0 if self.problem else self.size[0] * self.size[1] / 1e6
 
 
-def plan(source: Path, out: Path | None, sizing: Sizing, largest: int, naming: Naming | None = None) -> list[Task]:
-    """Every input with its output; raises UsageError before anything is touched.
+def plan(
+    sources: Sequence[Path], out: Path | None, sizing: Sizing, largest: int, naming: Naming | None = None
+) -> list[Task]:
+    """Every picture of `sources` with its output; raises UsageError before anything is touched.
 
-    A folder keeps its tree in `out`. Without `out`, `name_x4.png` is made beside a single picture.
+    A folder keeps its tree in `out`, below its own name if it is one of several sources. Without `out`,
+    `name_x4.png` is made beside a single picture.
     largest: the scale of the model.
     """
     naming = naming or Naming()
-    sources = images.find(source)
-    folder = _check_out(source, out, sources) if source.is_dir() else _single_folder(source, out, naming)
-    place = _Place(source if source.is_dir() else source.parent, folder, out)
+    named = [pair for source in sources for pair in _named(source, len(sources) == 1)]
+    folder = _check_out(sources, out, named) if is_job(sources) else _single_folder(sources[0], out, naming)
+    place = _Place(folder, out)
     with ThreadPoolExecutor(_READERS) as pool:
-        tasks = list(pool.map(lambda path: _task(path, place, sizing, largest, naming), sources))
+        tasks = list(pool.map(lambda pair: _task(pair[0], pair[1], place, sizing, largest, naming), named))
     _check(tasks, _ignores_case(folder))
     if naming.quality and not any(t.target.suffix.lower() in LOSSY for t in tasks):
         raise UsageError("--quality does not apply: no output is JPEG or WebP", "give --format jpg or webp with it")
     return tasks
 
 
+def is_job(sources: Sequence[Path]) -> bool:
+    """Whether outputs go to a folder that keeps a manifest: all but those of a single picture."""
+    return len(sources) > 1 or sources[0].is_dir()
+
+
 @dataclass(frozen=True)
 class _Place:
-    """From which folder to which, and OUT as it was given."""
+    """The output folder, and OUT as it was given."""
 
-    root: Path
     folder: Path
     out: Path | None
 
@@ -79,7 +87,15 @@ class _Place:
         return self.out if self.out and self.out != self.folder else None
 
 
-def _task(path: Path, place: _Place, sizing: Sizing, largest: int, naming: Naming) -> Task:
+def _named(source: Path, alone: bool) -> list[tuple[Path, Path]]:
+    """The pictures of a source, and what they are called in the job."""
+    if not source.is_dir():
+        return [(path, Path(path.name)) for path in images.find(source)]
+    top = Path() if alone else Path(Path(os.path.abspath(source)).name)  # the name of `.` and `..`, links kept
+    return [(path, top / path.relative_to(source)) for path in images.find(source)]
+
+
+def _task(path: Path, name: Path, place: _Place, sizing: Sizing, largest: int, naming: Naming) -> Task:
     header, size, problem = _look(path, sizing, largest)
     suffix = place.exact.suffix if place.exact else naming.dotted or _own_suffix(path, place)
     free = naming.format == "auto" and not place.exact
@@ -90,11 +106,11 @@ def _task(path: Path, place: _Place, sizing: Sizing, largest: int, naming: Namin
     elif misfit:
         suffix, remarks = ".png", (f"written as PNG: {misfit}",)
     mark = naming.suffix if naming.suffix is not None else _mark(place, sizing, size, largest)
-    target = place.exact or (place.folder / path.relative_to(place.root)).with_name(f"{path.stem}{mark}{suffix}")
+    target = place.exact or (place.folder / name).with_name(f"{name.stem}{mark}{suffix}")
     return Task(
         path,
         target,
-        path.relative_to(place.root).as_posix(),
+        name.as_posix(),
         target.relative_to(place.folder).as_posix(),
         header.size if header else (0, 0),
         size,
@@ -139,14 +155,17 @@ def _mark(place: _Place, sizing: Sizing, size: Size, largest: int) -> str:
     return f"_x{sizing.scale or largest:g}" if by_scale else f"_{size[1]}x{size[0]}"
 
 
-def _check_out(source: Path, out: Path | None, sources: list[Path]) -> Path:
+def _check_out(sources: Sequence[Path], out: Path | None, found: Sequence[object]) -> Path:
+    given = " ".join(map(str, sources))
     if out is None:
-        raise UsageError(f"{source} is a folder; say where to write", f"dreamsr upscale {source} OUT")
+        what = f"{given} is a folder" if len(sources) == 1 else f"{len(sources)} inputs are given"
+        raise UsageError(f"{what}; say where to write", f"dreamsr upscale {given} OUT")
     _check_folder(out)
-    if out.resolve().is_relative_to(source.resolve()):
-        raise UsageError(f"{out} lies inside {source}", "give an output folder outside of the input folder")
-    if not sources:
-        raise UsageError(f"no {images.KINDS} picture in {source}")
+    for source in sources:
+        if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
+            raise UsageError(f"{out} lies inside {source}", "give an output folder outside of the input folder")
+    if not found:
+        raise UsageError(f"no {images.KINDS} picture in {given}")
     return out
 
 
@@ -171,7 +190,7 @@ def _check_folder(out: Path) -> None:
     except OSError as error:
         raise UsageError(f"{out} cannot be a folder: {error.strerror}") from error
     if blocked:
-        raise UsageError(f"{blocked} is a file; expected a folder for the output")
+        raise UsageError(f"{blocked} is a file; expected a folder for the output", "name it last, or with --output")
 
 
 def _check(tasks: Sequence[Task], ignores_case: bool) -> None:
@@ -182,7 +201,7 @@ def _check(tasks: Sequence[Task], ignores_case: bool) -> None:
     makers: dict[str, tuple[Path, Path]] = {}
     for source, target in [(task.source, target) for task in tasks for target in task.files]:
         if key(target.resolve()) in originals:
-            raise UsageError(f"{target} would overwrite an original", "give another OUT")
+            raise UsageError(f"{target} would overwrite an original", "give another OUT, or --suffix _x4")
         if found := makers.get(key(target)):
             other, same = found
             names = str(target) if same == target else f"{same} and {target}, one and the same file here"
