@@ -14,6 +14,7 @@ from pngs import chunk, noise
 
 from dreamsr.errors import ImageError
 from dreamsr.files import images
+from dreamsr.files.avif import remarks
 from dreamsr.files.images import Picture
 
 LOSSLESS = [(suffix, depth) for suffix in ("png", "tif", "tiff") for depth in (8, 16)] + [("webp", 8), ("bmp", 8)]
@@ -100,6 +101,70 @@ def test_webp_stays_lossy_or_lossless(lossless: bool, alpha: bool, tmp_path: Pat
     assert images.read(tmp_path / "b.webp").lossless == lossless
     assert not images.read(tmp_path / "c.webp").lossless
     assert (tmp_path / "c.webp").stat().st_size < (tmp_path / "b.webp").stat().st_size
+
+
+@pytest.mark.parametrize("gray", [False, True])
+@pytest.mark.parametrize("alpha", [False, True])
+def test_avif(gray: bool, alpha: bool, tmp_path: Path) -> None:
+    """Lossy in colours, nearly not in alpha; grays stay grays, beside alpha as colours that are equal."""
+    color = photo("chelsea")[:, :41, :62]
+    ramp = torch.linspace(-1, 1, 62).expand(1, 41, 62)
+    given = Picture(color.mean(0).expand(3, -1, -1) if gray else color, ramp if alpha else None, gray)
+    images.write(tmp_path / "a.avif", given)
+    got = images.read(tmp_path / "a.avif")
+    assert (got.gray, got.lossless, got.remarks) == (gray and not alpha, False, ())
+    assert (got.color - given.color).abs().mean() * 127.5 < 2
+    if gray:
+        assert torch.equal(got.color[0], got.color[2])
+    if alpha:
+        assert got.alpha is not None
+        assert (got.alpha - ramp).abs().max() * 127.5 < 4
+    images.write(tmp_path / "b.avif", given, quality=40)
+    assert (tmp_path / "b.avif").stat().st_size < (tmp_path / "a.avif").stat().st_size * 0.6
+
+
+def avif(depth: int = 8, points: tuple[int, int, int] = (1, 13, 6)) -> bytes:
+    """A file of 8 bits whose boxes say something else of its depth and its colours."""
+    buffer = io.BytesIO()
+    images.to_pil(Picture(photo("chelsea")[:, :41, :62])).save(buffer, "AVIF")
+    data = buffer.getvalue()
+    place = data.index(b"av1C") + 6
+    flags = data[place] | {8: 0, 10: 0x40, 12: 0x60}[depth]
+    data = data[:place] + bytes([flags]) + data[place + 1 :]
+    return data.replace(b"nclx\0\1\0\x0d\0\6", b"nclx" + struct.pack(">3H", *points))
+
+
+@pytest.mark.parametrize(
+    ("depth", "points", "expected"),
+    [
+        (8, (1, 13, 6), ()),
+        (8, (2, 2, 2), ()),
+        (8, (1, 1, 1), ()),
+        (8, (9, 16, 9), ("CICP 9-16-9 is not kept",)),
+        (10, (12, 13, 6), ("10 bits reduced to 8", "CICP 12-13-6 is not kept")),
+        (12, (1, 13, 6), ("12 bits reduced to 8",)),
+    ],
+)
+def test_what_avif_holds_and_is_not_kept_is_said(
+    depth: int, points: tuple[int, int, int], expected: tuple[str, ...]
+) -> None:
+    assert remarks(io.BytesIO(avif(depth, points)), b"") == expected
+    assert remarks(io.BytesIO(avif(depth, points)), b"a profile") == tuple(x for x in expected if "bits" in x)
+
+
+@pytest.mark.parametrize("end", [0, 3, 30, 60, 200, 250, 280])
+def test_boxes_that_are_cut_say_nothing(end: int) -> None:
+    assert remarks(io.BytesIO(avif()[:end]), b"") == ()
+
+
+def test_a_box_without_a_size_is_the_last() -> None:
+    data = avif(10)
+    start = data.index(b"meta") - 4
+    assert remarks(io.BytesIO(data[:start] + bytes(4) + data[start + 4 :]), b"") == ("10 bits reduced to 8",)
+    size = int.from_bytes(data[start : start + 4], "big")
+    wide = struct.pack(">I4sQ", 1, b"meta", size + 8)
+    assert remarks(io.BytesIO(data[:start] + wide + data[start + 8 :]), b"") == ("10 bits reduced to 8",)
+    assert remarks(io.BytesIO(data[:start] + struct.pack(">I", 5) + data[start + 4 :]), b"") == ()
 
 
 def test_quality_is_that_of_jpeg_too(tmp_path: Path) -> None:
@@ -212,13 +277,14 @@ def animated(kind: str) -> bytes:
 REFUSED = {
     "animated.png": (animated("PNG"), "is animated"),
     "animated.webp": (animated("WEBP"), "is animated"),
+    "animated.avif": (animated("AVIF"), "is animated"),
     "pages.tif": (animated("TIFF"), "has 2 pages"),
     "float.tif": (tiff(SIXTEEN.astype(np.float32)[..., 0]), "32-bit float samples of L"),
     "half.tif": (tiff(SIXTEEN[..., :3].astype(np.float16), photometric="rgb"), "16-bit float samples of RGB"),
     "signed.tif": (tiff(SIXTEEN.astype(np.int16)[..., 0]), "16-bit signed samples of L"),
     "long.tif": (tiff(SIXTEEN.astype(np.uint32)[..., 0]), "32-bit integer samples of L"),
     "lab.tif": (tiff(SIXTEEN[..., :3].astype(np.uint8), photometric="cielab"), "samples of other colours"),
-    "a.gif": (b"GIF89a" + bytes(100), "is not a PNG, JPEG, WebP, TIFF or BMP picture"),
+    "a.gif": (b"GIF89a" + bytes(100), "is not a PNG, JPEG, WebP, AVIF, TIFF or BMP picture"),
 }
 
 
@@ -252,6 +318,10 @@ def test_an_animation_of_one_frame_is_a_picture(tmp_path: Path) -> None:
         (".webp", (16_383, 9), True, 8, ""),
         (".webp", (16_384, 9), True, 8, "WebP holds at most 16383 pixels a side"),
         (".webp", (9, 9), False, 16, "WebP holds 8 bits"),
+        (".avif", (32_768, 8_192), True, 8, ""),
+        (".avif", (32_769, 9), True, 8, "AVIF holds at most 32768 pixels a side"),
+        (".avif", (20_000, 20_000), True, 8, "AVIF holds at most 268 megapixels"),
+        (".avif", (9, 9), False, 16, "AVIF holds 8 bits"),
         (".bmp", (9, 9), True, 8, "BMP has no transparency"),
         (".tiff", (40_000, 40_000), False, 16, "TIFF holds at most 4 GiB"),
     ],
@@ -261,7 +331,7 @@ def test_what_a_format_can_hold(suffix: str, size: tuple[int, int], alpha: bool,
 
 
 def test_the_limits_are_those_of_the_encoders(tmp_path: Path) -> None:
-    for suffix, side in ((".jpg", 65_500), (".webp", 16_383)):
+    for suffix, side in ((".jpg", 65_500), (".webp", 16_383), (".avif", 32_768)):
         images.write(tmp_path / f"a{suffix}", Picture(torch.zeros(3, 1, side), lossless=False))
         assert images.probe(tmp_path / f"a{suffix}").size == (1, side)
         with pytest.raises(ImageError, match="holds at most"):
@@ -269,7 +339,7 @@ def test_the_limits_are_those_of_the_encoders(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("b*"))
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "webp", "bmp"])
+@pytest.mark.parametrize("suffix", ["jpg", "webp", "avif", "bmp"])
 def test_16_bits_in_8_are_said(suffix: str, tmp_path: Path) -> None:
     assert images.write(tmp_path / f"a.{suffix}", picture(depth=16)) == ("16 bits reduced to 8",)
     assert images.read(tmp_path / f"a.{suffix}").depth == 8
@@ -308,7 +378,7 @@ def test_names_of_all_kinds(name: str, tmp_path: Path) -> None:
     assert images.find(folder) == [folder / name]
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "BMP"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP"])
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
 def test_the_content_counts_and_not_the_name(kind: str, suffix: str, tmp_path: Path) -> None:
     images.to_pil(picture()).save(tmp_path / f"a.{suffix}", kind)

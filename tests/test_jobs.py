@@ -213,7 +213,7 @@ def test_ctrl_c_ends_with_a_summary(tiny_file: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit to the size of files")
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp", ".tiff"])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".avif", ".bmp", ".tiff"])
 def test_a_file_too_large_for_the_disk(suffix: str, program: Program, tiny_file: Path, tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     for name, side in (("a", 8), ("b", 200), ("c", 8)):
@@ -527,7 +527,7 @@ def test_quality_and_formats(program: Program, tiny_file: Path, tmp_path: Path) 
         assert program(*words)[0] == 0
         sizes.append(os.stat(f"{quality}.jpg").st_size)
     assert sizes[0] < sizes[1] / 2
-    for name, kind in (("png", "PNG"), ("jpg", "JPEG"), ("webp", "WEBP"), ("tiff", "TIFF"), ("bmp", "BMP")):
+    for name, kind in (("png", "PNG"), ("jpg", "JPEG"), ("webp", "WEBP"), ("avif", "AVIF"), ("bmp", "BMP")):
         assert program("upscale", "a.png", "out/", "-f", name, "-m", tiny_file, "--steps", 1)[0] == 0
         assert load(f"out/a.{name}").format == kind
     assert hidden("out") == set()

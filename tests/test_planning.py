@@ -154,7 +154,7 @@ def test_the_size_of_a_turned_picture(tmp_path: Path) -> None:
 
 def test_quality_needs_a_lossy_output(tmp_path: Path) -> None:
     picture(tmp_path / "in" / "a.png")
-    with pytest.raises(UsageError, match="no output is JPEG or WebP"):
+    with pytest.raises(UsageError, match="no output is JPEG, WebP or AVIF"):
         plan([tmp_path / "in"], tmp_path / "out", Sizing(), 4, Naming(quality=80))
     with pytest.raises(UsageError, match="--quality does not apply to tiff"):
         Naming(format="tiff", quality=80)

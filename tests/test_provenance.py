@@ -37,7 +37,7 @@ XMP = (
     b'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" '
     b'xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmp:Rating="5"/></rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
 )
-KINDS = [("png", 8), ("png", 16), ("tif", 8), ("tif", 16), ("jpg", 8), ("webp", 8)]
+KINDS = [("png", 8), ("png", 16), ("tif", 8), ("tif", 16), ("jpg", 8), ("webp", 8), ("avif", 8)]
 NAMES = ['Zoë & "friends" <1>.jpg', "it's.png", "日本語\U0001f600.webp", "a\x01\tb.png", "\udcff.png", "-f.png"]
 
 
@@ -109,7 +109,7 @@ def picture(tmp_path: Path) -> Path:
     return tmp_path / "in" / "a cat.png"
 
 
-@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif"])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "avif", "tif"])
 def test_the_command_makes_the_same_file_again(
     suffix: str, program: Program, picture: Path, tiny_file: Path, tmp_path: Path
 ) -> None:
@@ -176,5 +176,5 @@ def test_info_of_no_picture(program: Program) -> None:
     Path("a.txt").write_text("words")
     code, out, err = program("info", "a.txt")
     assert (code, out) == (1, "")
-    assert "a.txt is not a PNG, JPEG, WebP, TIFF or BMP picture" in err
+    assert "a.txt is not a PNG, JPEG, WebP, AVIF, TIFF or BMP picture" in err
     assert program("info", "missing.png")[0] == 1

@@ -89,10 +89,12 @@ Height = Annotated[
     typer.Option(help="Height of the output in pixels; with --width: fit inside.", rich_help_panel="Size"),
 ]
 Format = Annotated[
-    Literal["auto", "png", "jpg", "webp", "tiff", "bmp"],
+    Literal["auto", "png", "jpg", "webp", "avif", "tiff", "bmp"],
     typer.Option("--format", "-f", help="Format of the output; auto: as the input's.", rich_help_panel="Output"),
 ]
-Quality = Annotated[int | None, typer.Option(help="1 to 100, of JPEG and WebP (default: 95)", rich_help_panel="Output")]
+Quality = Annotated[
+    int | None, typer.Option(help="1 to 100, of JPEG, WebP, AVIF (default: 95)", rich_help_panel="Output")
+]
 Suffix = Annotated[
     str | None,
     typer.Option(help="Appended to the names of outputs, as in --suffix _x4.", rich_help_panel="Output"),

@@ -1,5 +1,6 @@
 """`dreamsr upscale`"""
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -72,7 +73,7 @@ def upscale(
     from dreamsr.engine.schedule import Settings
     from dreamsr.engine.upscaler import Upscaler, count_steps
     from dreamsr.engine.work import Job, describe
-    from dreamsr.files import checkpoint, hub
+    from dreamsr.files import checkpoint, hub, images
     from dreamsr.files.manifest import Manifest, file_digest
 
     ranks = Ranks.from_environment()
@@ -86,6 +87,9 @@ def upscale(
     upscaler = Upscaler(loaded.to(*setup.compute(ranks.device(device), dtype, threads)), settings)
     how = str(sizing) or f"x{loaded.config.scale}"
     console.say(f"{len(tasks)} pictures with {loaded.config.name}, {count_steps(upscaler.steps)}, {how}")
+    if others := sum((images.others(source) for source in sources), Counter()):
+        counts = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in others.most_common(8))
+        console.say(f"left out: {counts}; {images.KINDS} pictures are upscaled")
     folder = target if planning.is_job(sources) else None
     manifest = Manifest(folder) if folder else None
     upscaler = setup.compiled(upscaler, compile, sum(task.megapixels for task in tasks), manifest, dry_run)

@@ -8,7 +8,7 @@ from dreamsr.errors import ImageError, UsageError
 
 Size = tuple[int, int]
 """(height, width)"""
-LOSSY = (".jpg", ".jpeg", ".webp")
+LOSSY = (".jpg", ".jpeg", ".webp", ".avif")
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Naming:
     format: str = "auto"
     """auto, or a suffix without its dot"""
     quality: int | None = None
-    """1 to 100, of JPEG and WebP"""
+    """1 to 100, of JPEG, WebP and AVIF"""
     suffix: str | None = None
     """Appended to the stem; None: nothing in a folder, the scale or size beside a single picture."""
     compare: bool = False
@@ -31,8 +31,10 @@ class Naming:
             raise UsageError(f"--suffix is {self.suffix!r}; expected a part of a name", "try --suffix _x4")
         if self.quality is not None and not 1 <= self.quality <= 100:
             raise UsageError(f"--quality is {self.quality}; expected 1 to 100")
-        if self.quality is not None and self.format not in ("auto", "jpg", "webp"):
-            raise UsageError(f"--quality does not apply to {self.format}, which loses nothing", "use it with jpg, webp")
+        if self.quality is not None and self.format not in ("auto", "jpg", "webp", "avif"):
+            raise UsageError(
+                f"--quality does not apply to {self.format}, which loses nothing", "use it with jpg, webp, avif"
+            )
 
     @property
     def dotted(self) -> str:

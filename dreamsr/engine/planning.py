@@ -65,7 +65,9 @@ def plan(
         tasks = list(pool.map(lambda pair: _task(pair[0], pair[1], place, sizing, largest, naming), named))
     _check(tasks, _ignores_case(folder))
     if naming.quality and not any(t.target.suffix.lower() in LOSSY for t in tasks):
-        raise UsageError("--quality does not apply: no output is JPEG or WebP", "give --format jpg or webp with it")
+        raise UsageError(
+            "--quality does not apply: no output is JPEG, WebP or AVIF", "give --format jpg, webp or avif with it"
+        )
     return tasks
 
 

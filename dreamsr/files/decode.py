@@ -12,13 +12,13 @@ import numpy as np
 from PIL import Image, ImageCms, PngImagePlugin, UnidentifiedImageError
 
 from dreamsr.errors import ImageError
-from dreamsr.files import metadata, provenance, tiff, vips
+from dreamsr.files import avif, metadata, provenance, tiff, vips
 from dreamsr.files.metadata import Metadata
 from dreamsr.files.picture import MODES, Picture, Pixels, from_pil, from_pixels
 
-KINDS = "PNG, JPEG, WebP, TIFF or BMP"
+KINDS = "PNG, JPEG, WebP, AVIF, TIFF or BMP"
 MAX_PIXELS = 500_000_000
-_BUT_TIFF = ("PNG", "JPEG", "WEBP", "BMP")
+_BUT_TIFF = ("PNG", "JPEG", "WEBP", "AVIF", "BMP")
 _MAX_PIXELS_PER_BYTE = 20_000
 """More than Deflate, LZW, run lengths and JPEG come to; a file that claims more has lost its end."""
 _BOUNDED_TIFF = (1, 5, 6, 7, 8, 32773, 32946)
@@ -43,7 +43,7 @@ class Header:
     """What a file says of itself before its pixels are decoded."""
 
     format: str
-    """PNG, JPEG, WEBP, TIFF or BMP"""
+    """PNG, JPEG, WEBP, AVIF, TIFF or BMP"""
     size: tuple[int, int]
     """(height, width), upright"""
     mode: str
@@ -71,7 +71,7 @@ def probe(path: Path) -> Header:
 
 
 def read(path: Path) -> Picture:
-    """Decode a PNG, JPEG, WebP, TIFF or BMP file; raises ImageError in one line for anything else."""
+    """Decode a PNG, JPEG, WebP, AVIF, TIFF or BMP file; raises ImageError in one line for anything else."""
     with _guarded(path), path.open("rb") as file:
         source = _open(file, path)
         pixels, converted = _pixels(source, file)
@@ -115,17 +115,14 @@ def _open(file: IO[bytes], path: Path) -> _Source:
         return _open_tiff(file, path)
     image = Image.open(file, formats=_BUT_TIFF)
     kind = "JPEG" if image.format == "MPO" else str(image.format)
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1 and kind != "JPEG":
+    if kind != "JPEG" and getattr(image, "n_frames", 1) > 1:
         raise ImageError(f"{path} is animated; only still pictures are upscaled")
-    _check_size(path, image.size, bounded=kind != "WEBP")
+    _check_size(path, image.size, bounded=kind not in ("WEBP", "AVIF"))
     sixteen = kind == "PNG" and head[24] == 16
     if kind == "PNG" and head[25] == 0 and head[24] < 8 and "transparency" in image.info:
         image.info["transparency"] *= 255 // (2 ** head[24] - 1)  # Pillow scales the pixels alone
     alpha = image.has_transparency_data
-    mode, remarks = image.mode, (f"only the first of {frames} pictures in it",) if frames > 1 else ()
-    if kind == "PNG" and (points := _code_points(file)) not in (b"", _SRGB):
-        remarks = (f"cICP {'-'.join(map(str, points))} is not kept",)
+    mode = image.mode
     if sixteen:
         mode = _PNG_MODES[head[25]]
         mode += "A" if alpha and not mode.endswith("A") else ""
@@ -136,8 +133,18 @@ def _open(file: IO[bytes], path: Path) -> _Source:
         image,
         exif,
         lossless=kind in ("PNG", "BMP") or (kind == "WEBP" and _is_lossless_webp(file)),
-        remarks=remarks,
+        remarks=_passed_over(kind, image, file),
     )
+
+
+def _passed_over(kind: str, image: Image.Image, file: IO[bytes]) -> tuple[str, ...]:
+    """What Pillow does not tell of a file."""
+    if kind == "AVIF":
+        return avif.remarks(file, image.info.get("icc_profile", b""))
+    if kind == "PNG" and (points := _code_points(file)) not in (b"", _SRGB):
+        return (f"cICP {'-'.join(map(str, points))} is not kept",)
+    frames = getattr(image, "n_frames", 1)
+    return (f"only the first of {frames} pictures in it",) if frames > 1 else ()
 
 
 def _open_tiff(file: IO[bytes], path: Path) -> _Source:

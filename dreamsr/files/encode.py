@@ -19,24 +19,32 @@ FORMATS = {
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
     ".webp": "WEBP",
+    ".avif": "AVIF",
     ".tif": "TIFF",
     ".tiff": "TIFF",
     ".bmp": "BMP",
 }
 QUALITY = 95
-"""Of JPEG and lossy WebP: 1 to 100."""
+"""Of JPEG, AVIF and lossy WebP: 1 to 100."""
 _LOSSLESS: dict[str, dict[str, Any]] = {
     "PNG": {"compress_level": 2},
     "BMP": {},
     "WEBP": {"lossless": True, "exact": True},
 }
-_LOSSY: dict[str, dict[str, Any]] = {"JPEG": {"subsampling": 0}, "WEBP": {"method": 4}}
+_LOSSY: dict[str, dict[str, Any]] = {
+    "JPEG": {"subsampling": 0},
+    "WEBP": {"method": 4},
+    # one thread and tile, so that the bytes do not depend on the machine; slower is hardly smaller
+    "AVIF": {"speed": 9, "max_threads": 1, "autotiling": False},
+}
 _NAMES = {"WEBP": "WebP"}
-_SIDES = {"JPEG": 65_500, "WEBP": 16_383, "BMP": 2**31 - 1, "PNG": 2**31 - 1, "TIFF": 2**31 - 1}
+_SIDES = {"JPEG": 65_500, "WEBP": 16_383, "AVIF": 32_768, "BMP": 2**31 - 1, "PNG": 2**31 - 1, "TIFF": 2**31 - 1}
 _PNG_HEADER = 33
 """Bytes of signature and IHDR."""
 _METRES_PER_INCH = 0.0254
 _TIFF_BYTES = 2**32 - 2**26
+_AVIF_PIXELS = 2**28
+"""That decoders take, as libavif has it."""
 _JPEG_EXIF, _JPEG_XMP = 65_533, 65_504 - 2_048
 """Bytes of metadata that fit into a JPEG segment, where XMP shares its own with the provenance."""
 
@@ -53,6 +61,8 @@ def obstacle(suffix: str, size: tuple[int, int], alpha: bool = False, depth: int
         return f"{name} holds at most {longest} pixels a side"
     if kind == "TIFF" and size[0] * size[1] * depth // 2 > _TIFF_BYTES:
         return f"{name} holds at most 4 GiB"
+    if kind == "AVIF" and size[0] * size[1] > _AVIF_PIXELS:
+        return f"{name} holds at most {_AVIF_PIXELS // 10**6} megapixels"
     return ""
 
 
@@ -85,6 +95,7 @@ def _encode(path: Path, kind: str, picture: Picture, depth: int, block: Metadata
         lossless = picture.lossless and quality is None
         if kind in _LOSSY and not (lossless and kind in _LOSSLESS):
             options = {**_LOSSY[kind], "quality": QUALITY if quality is None else quality}
+            options |= {"subsampling": "4:0:0" if picture.gray else "4:4:4"} if kind == "AVIF" else {}
         else:
             options = _LOSSLESS[kind]
         to_pil(picture).save(path, kind, **options, **_blocks(kind, block))
@@ -122,13 +133,14 @@ def _fitted(picture: Picture, kind: str) -> tuple[Metadata, tuple[str, ...]]:
     if kind == "BMP":
         lost = [name for name in block.kinds if name != "DPI"]
         return Metadata(dpi=block.dpi), (f"BMP holds no {', '.join(lost)}",) if lost else ()
-    gray = kind == "WEBP" and block.icc[16:20] == b"GRAY"  # its pixels are RGB
-    exif = metadata.fitted(block, picture.size, resolution_in_exif=kind == "WEBP")
+    as_rgb = kind == "WEBP" or (kind == "AVIF" and picture.alpha is not None)
+    gray = as_rgb and block.icc[16:20] == b"GRAY"
+    exif = metadata.fitted(block, picture.size, kind)
     xmp = metadata.resized(block.xmp, picture.size)
     too_long = {"EXIF": kind == "JPEG" and len(exif) > _JPEG_EXIF, "XMP": kind == "JPEG" and len(xmp) > _JPEG_XMP}
     exif, xmp = b"" if too_long["EXIF"] else exif, b"" if too_long["XMP"] else xmp
     if block.provenance:
         xmp = provenance.embed(xmp, block.provenance)
-    remarks = ["WebP holds no profile of grays"] * gray
+    remarks = [f"{_NAMES.get(kind, kind)} holds no profile of grays"] * gray
     remarks += [f"{name} is too long for JPEG and left out" for name, holds in too_long.items() if holds]
     return replace(block, icc=b"" if gray else block.icc, exif=exif, xmp=xmp), tuple(remarks)

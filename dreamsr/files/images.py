@@ -2,7 +2,8 @@
 
 import base64
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ __all__ = [
     "find",
     "magnified",
     "obstacle",
+    "others",
     "probe",
     "read",
     "readable",
@@ -82,11 +84,19 @@ def find(root: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Path]:
     if not root.is_dir():
         raise UsageError(f"{root} does not exist", "give a picture or a folder of pictures")
     wanted = tuple(suffixes)
+    return sorted(path for path in _visible(root) if path.suffix.lower() in wanted)
 
-    def visible(path: Path) -> bool:
-        return not any(part.startswith(".") for part in path.relative_to(root).parts)
 
-    return sorted(p for p in root.rglob("*") if p.suffix.lower() in wanted and visible(p) and p.is_file())
+def others(root: Path) -> Counter[str]:
+    """How many files of every other suffix lie below `root`."""
+    return Counter(path.suffix.lower() for path in _visible(root) if path.suffix.lower() not in SUFFIXES)
+
+
+def _visible(root: Path) -> Iterator[Path]:
+    def hidden(path: Path) -> bool:
+        return any(part.startswith(".") for part in path.relative_to(root).parts)
+
+    return (path for path in root.rglob("*") if not hidden(path) and path.is_file())
 
 
 def readable(paths: Iterable[Path], cut: Callable[[Tensor], Tensor]) -> tuple[list[Tensor], list[str]]:

@@ -127,13 +127,15 @@ def load(exif: bytes) -> Image.Exif:
     return _keep_text(loaded)
 
 
-def fitted(metadata: Metadata, size: tuple[int, int], resolution_in_exif: bool = False) -> bytes:
-    """EXIF with the pixel size (height, width) and the DPI of the picture that is written."""
+def fitted(metadata: Metadata, size: tuple[int, int], kind: str) -> bytes:
+    """EXIF for a file of `kind` (of Pillow's) with the pixel size (height, width) and the DPI of the picture in it."""
     exif = load(metadata.exif)
     inner = exif.get_ifd(EXIF_DIRECTORY) if EXIF_DIRECTORY in exif else {}
     for directory, tags in ((exif, (_HEIGHT, _WIDTH)), (inner, (_PIXEL_HEIGHT, _PIXEL_WIDTH))):
         directory.update({tag: n for tag, n in zip(tags, size, strict=True) if tag in directory})
-    if metadata.dpi and (resolution_in_exif or _X_RESOLUTION in exif):
+    if kind == "AVIF" and exif.get(ORIENTATION) == 1:
+        del exif[ORIENTATION]  # else Pillow takes it out, and spoils text that is not ASCII
+    if metadata.dpi and (kind in ("WEBP", "AVIF") or _X_RESOLUTION in exif):
         exif.update({_X_RESOLUTION: metadata.dpi[0], _Y_RESOLUTION: metadata.dpi[1], _UNIT: 2})
     return exif.tobytes() if len(exif) else b""
 
