@@ -184,6 +184,10 @@ class PhotoConfig:
     gauss_share: float = 0.3
     gauss: tuple[float, ...] = (1.0, 10.0)
     """Standard deviation of Gaussian noise, in levels of 8 bits."""
+    grain_share: float = 0.0
+    """Share of the Gaussian noises whose neighbouring pixels are alike, as after a reduction of a noisy picture."""
+    grain: tuple[float, ...] = (0.4, 1.0)
+    """Standard deviation of the Gaussian that such noise is smoothed by, in pixels."""
     poisson_share: float = 0.2
     poisson: tuple[float, ...] = (0.5, 6.0)
     """Standard deviation of Poisson noise where the picture is white, in levels of 8 bits."""
@@ -196,12 +200,12 @@ class PhotoConfig:
     """Share of the JPEGs whose colours have half the resolution (4:2:0)."""
 
     def __post_init__(self) -> None:
-        for key in ("blur", "gauss", "poisson", "jpeg"):
+        for key in ("blur", "gauss", "grain", "poisson", "jpeg"):
             ends, least = getattr(self, key), 1 if key == "jpeg" else 0
             good = len(ends) == 2 and least <= ends[0] <= ends[1]
             _require(good, f"photo.{key}", f"two numbers, from {least} on, the smaller one first", ends)
         _require(self.jpeg[1] <= 100, "photo.jpeg", "at most 100", self.jpeg)
-        for key in ("blur", "round", "gauss", "poisson", "grey", "jpeg", "subsampled"):
+        for key in ("blur", "round", "gauss", "grain", "poisson", "grey", "jpeg", "subsampled"):
             share = getattr(self, f"{key}_share")
             _require(0 <= share <= 1, f"photo.{key}_share", "between 0 and 1", share)
 

@@ -115,6 +115,16 @@ def test_gaussian_noise(grey: int) -> None:
     assert torch.equal(noise[:, 0], noise[:, 1]) == bool(grey)
 
 
+def test_grain_is_as_strong_as_other_noise_and_alike_in_neighbouring_pixels() -> None:
+    """White noise that a Gaussian of deviation s has smoothed correlates by exp(-d^2 / 4 s^2) at a distance of d."""
+    config = replace(NOTHING, gauss_share=1, gauss=(5, 5), grain_share=1, grain=(1, 1), grey_share=0)
+    noise = photo.gaussian_noise(torch.full((2, 3, 200, 200), 99.0), config, generator(0, 1), lambda: torch.rand(2))
+    assert float(noise.std()) == pytest.approx(5, rel=0.03)
+    for distance in (1, 2):
+        for moved in (noise.roll(distance, 2), noise.roll(distance, 3)):
+            assert float((noise * moved).mean()) / 25 == pytest.approx(math.exp(-(distance**2) / 4), abs=0.03)
+
+
 @pytest.mark.parametrize("grey", [0, 1])
 @pytest.mark.parametrize("level", [0.0, 51.0, 255.0])
 def test_poisson_noise_grows_with_the_light(grey: int, level: float) -> None:

@@ -39,11 +39,7 @@ def blurred(x: Tensor, config: PhotoConfig, scale: float, draw: Draw) -> Tensor:
     happens, is_round = draw() < config.blur_share, draw() < config.round_share
     first, second = (torch.where(happens, _between(config.blur, draw()) * scale, 0).clamp(min=SHARP) for _ in range(2))
     kernels = gaussians(first, torch.where(is_round, first, second), math.pi * draw(), scale * config.blur[1])
-    count, _, height, width = x.shape
-    radius = kernels.shape[-1] // 2
-    padded = F.pad(x, (radius,) * 4, mode="replicate").flatten(0, 1)[None]
-    weights = kernels.repeat_interleave(3, 0)[:, None]
-    return F.conv2d(padded, weights, groups=3 * count).reshape(count, 3, height, width)
+    return _convolved(x, kernels)
 
 
 def gaussians(first: Tensor, second: Tensor, angle: Tensor, largest: float) -> Tensor:
@@ -58,9 +54,9 @@ def gaussians(first: Tensor, second: Tensor, angle: Tensor, largest: float) -> T
 
 
 def gaussian_noise(levels: Tensor, config: PhotoConfig, generator: torch.Generator, draw: Draw) -> Tensor:
-    """What to add to levels 0 to 255: in every channel, or the same in all."""
+    """What to add to levels 0 to 255: in every channel, or the same in all; of single pixels, or smooth."""
     deviation = torch.where(draw() < config.gauss_share, _between(config.gauss, draw()), 0)
-    noise = torch.randn(levels.shape, generator=generator, device=levels.device)
+    noise = _smoothed(torch.randn(levels.shape, generator=generator, device=levels.device), config, draw)
     grey = (draw() < config.grey_share)[:, None, None, None]
     return torch.where(grey, noise[:, :1], noise) * deviation[:, None, None, None]
 
@@ -92,6 +88,21 @@ def _reduced(x: Tensor, size: Size, draw: Draw) -> Tensor:
     linear = F.interpolate(x, size, mode="bilinear", antialias=True, align_corners=False)
     ways = torch.stack([bicubic(x, size), linear, F.adaptive_avg_pool2d(x, size)])
     return ways[(len(ways) * draw()).long(), torch.arange(len(x), device=x.device)]
+
+
+def _smoothed(noise: Tensor, config: PhotoConfig, draw: Draw) -> Tensor:
+    """White noise, a share of it smoothed and of the same deviation as before."""
+    width = torch.where(draw() < config.grain_share, _between(config.grain, draw()), 0).clamp(min=SHARP)
+    kernels = gaussians(width, width, width, config.grain[1])
+    return _convolved(noise, kernels / kernels.square().sum((1, 2), keepdim=True).sqrt())
+
+
+def _convolved(x: Tensor, kernels: Tensor) -> Tensor:
+    """(B, 3, H, W), every picture with its kernel of (B, n, n), n odd; beyond the border its last pixels."""
+    count, _, height, width = x.shape
+    padded = F.pad(x, (kernels.shape[-1] // 2,) * 4, mode="replicate").flatten(0, 1)[None]
+    weights = kernels.repeat_interleave(3, 0)[:, None]
+    return F.conv2d(padded, weights, groups=3 * count).reshape(count, 3, height, width)
 
 
 def _between(ends: tuple[float, ...], share: Tensor) -> Tensor:
