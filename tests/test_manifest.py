@@ -159,6 +159,28 @@ def finished(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize("between", ["done", "since"])
+def test_what_is_noted_while_a_task_is_judged_is_no_earlier_job(
+    between: str, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread reads the manifest after the first of the judge's two questions."""
+    out = finished / "out"
+    lines = (out / ".dreamsr.jsonl").read_bytes()
+    (out / ".dreamsr.jsonl").write_bytes(b"")
+    manifest = Manifest(out)
+    (out / ".dreamsr.jsonl").write_bytes(lines)
+    asked = getattr(manifest, between)
+
+    def answer(*question: object) -> Entry | None:
+        found: Entry | None = asked(*question)
+        manifest.refresh()
+        return found
+
+    monkeypatch.setattr(manifest, between, answer)
+    verdict = Judge(manifest, "s1", 0)(Task(finished / "a.jpg", out / "a.png", "a.jpg", "a.png"))
+    assert verdict.action == "settled" or verdict.entry is None  # without an entry it is judged again, with the claim
+
+
 def test_what_is_done_is_skipped_and_what_changed_is_made_again(finished: Path) -> None:
     assert judged(finished) == "skip"
     assert judged(finished, settings="s2") == "make: the settings changed"

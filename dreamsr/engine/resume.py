@@ -30,13 +30,14 @@ class Judge:
     overwrite: bool = False
 
     def __call__(self, task: Task) -> Verdict:
+        # in this order: what another thread reads in between must not look like a picture of an earlier job
+        entry = self.manifest.done(task.output) if self.manifest else None
         latest = self.manifest.since(self.since, task.output) if self.manifest else None
         if latest and latest.settings == self.settings:
             return Verdict("settled", entry=latest)
         made = _size(task.target)
         if self.overwrite or made is None:
             return Verdict("make")
-        entry = self.manifest.done(task.output) if self.manifest else None
         if entry is None:
             return Verdict("skip", "exists")
         if made != entry.output_bytes:
