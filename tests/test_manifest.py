@@ -159,11 +159,14 @@ def finished(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("between", ["done", "since"])
+@pytest.mark.parametrize(("between", "action"), [("done", "settled"), ("since", "skip")])
 def test_what_is_noted_while_a_task_is_judged_is_no_earlier_job(
-    between: str, finished: Path, monkeypatch: pytest.MonkeyPatch
+    between: str, action: str, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another thread reads the manifest after the first of the judge's two questions."""
+    """Another thread reads the manifest behind one of the judge's two questions.
+
+    A verdict with an entry is final; one without is made again, by the owner of the claim.
+    """
     out = finished / "out"
     lines = (out / ".dreamsr.jsonl").read_bytes()
     (out / ".dreamsr.jsonl").write_bytes(b"")
@@ -178,7 +181,8 @@ def test_what_is_noted_while_a_task_is_judged_is_no_earlier_job(
 
     monkeypatch.setattr(manifest, between, answer)
     verdict = Judge(manifest, "s1", 0)(Task(finished / "a.jpg", out / "a.png", "a.jpg", "a.png"))
-    assert verdict.action == "settled" or verdict.entry is None  # without an entry it is judged again, with the claim
+    assert verdict.action == action
+    assert (verdict.entry is None) == (action == "skip")
 
 
 def test_what_is_done_is_skipped_and_what_changed_is_made_again(finished: Path) -> None:

@@ -31,7 +31,7 @@ class Naming:
             raise UsageError(f"--suffix is {self.suffix!r}; expected a part of a name", "try --suffix _x4")
         if self.quality is not None and not 1 <= self.quality <= 100:
             raise UsageError(f"--quality is {self.quality}; expected 1 to 100")
-        if self.quality is not None and self.format not in ("auto", "jpg", "webp", "avif"):
+        if self.quality is not None and self.dotted not in ("", *LOSSY):
             raise UsageError(
                 f"--quality does not apply to {self.format}, which loses nothing", "use it with jpg, webp, avif"
             )

@@ -192,7 +192,8 @@ def _check_folder(out: Path) -> None:
     except OSError as error:
         raise UsageError(f"{out} cannot be a folder: {error.strerror}") from error
     if blocked:
-        raise UsageError(f"{blocked} is a file; expected a folder for the output", "name it last, or with --output")
+        hint = "give another OUT: of several arguments, the last"
+        raise UsageError(f"{blocked} is a file; expected a folder for the output", hint)
 
 
 def _check(tasks: Sequence[Task], ignores_case: bool) -> None:
