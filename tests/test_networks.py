@@ -46,6 +46,17 @@ def test_a_fresh_network_predicts_the_anchor() -> None:
     assert float(run(PatchUNet(NETWORK), 32, 32).detach().abs().max()) == 0
 
 
+def test_stages_are_shown_down_and_up_again_and_end_in_the_prediction() -> None:
+    network = randomise(PatchUNet(NetworkConfig(widths=(8, 12, 16), blocks=1, encoder_blocks=1)))
+    u, anchor = torch.randn(2, 1, 3, 32, 64)
+    angle, features = torch.tensor([0.4]), network.encode(anchor, SCALE)
+    maps = [*network.stages(u, angle, features)]
+    assert [tuple(x.shape[1:]) for x in maps] == [(8, 8, 16), (12, 4, 8), (16, 2, 4), (12, 4, 8), (8, 8, 16)]
+    last = functional.layer_norm(maps[-1].movedim(1, 3), (8,)).movedim(3, 1)
+    expected = functional.pixel_shuffle(network.leave(functional.silu(last)), 4)
+    torch.testing.assert_close(network(u, angle, features), expected)
+
+
 def test_every_level_has_its_own_number_of_blocks() -> None:
     config = NetworkConfig(widths=(8, 12, 16), blocks=(1, 2, 3), encoder_blocks=1)
     network = randomise(PatchUNet(config))

@@ -64,6 +64,18 @@ def test_it_is_least_for_samples_spread_as_the_truth() -> None:
     assert min(scores, key=lambda s: scores[s]) == 1.0
 
 
+def test_the_score_of_features_is_that_of_every_map_summed() -> None:
+    """Maps of any size and scale; in each E |N(0, v)| = sqrt(2 v / pi) as above."""
+    sizes, scales = (1000, 500), (1.0, 3.0)
+    a, b, truth = (
+        [scale * normal(seed, (1, 1, size, size)) for size, scale in zip(sizes, scales, strict=True)]
+        for seed in range(3)
+    )
+    expected = math.sqrt(2 / math.pi) * (math.hypot(0.5, 1.0) - 0.5 / math.sqrt(2)) * sum(scales)
+    a, b = ([0.5 * x for x in maps] for maps in (a, b))
+    assert scoring.feature_score(a, b, truth).item() == pytest.approx(expected, abs=2e-2)
+
+
 def test_bands_see_what_single_pixels_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every pixel of noise is spread as a pixel of a truth of flat blocks; pixels side by side are not."""
     *flat, truth = (normal(seed, (16, 3, 48, 48)).repeat_interleave(8, 2).repeat_interleave(8, 3) for seed in range(3))

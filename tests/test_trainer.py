@@ -12,8 +12,11 @@ import pytest
 import torch
 from conftest import TINY, photo, randomise
 from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
 
-from dreamsr.config import TrainConfig
+from dreamsr.config import ProcessConfig, TrainConfig
+from dreamsr.core import scoring
 from dreamsr.core.denoiser import Denoiser
 from dreamsr.core.networks import PatchUNet
 from dreamsr.core.process import Process
@@ -122,6 +125,55 @@ def test_samples_have_the_models_steps_or_any_up_to_twice_as_many() -> None:
     assert {optimize.draw_steps(single, step) for step in range(50)} == {1, 2}
 
 
+@pytest.mark.parametrize("process", [TINY.process, replace(TINY.process, schedule="flow")])
+def test_features_are_of_noised_pictures_at_the_cleanest_level(
+    process: ProcessConfig, folder: Path, tmp_path: Path
+) -> None:
+    """Of a network whose stages show what they are given: (alpha u_0 + sigma eps) / hypot(alpha, sigma), normalised."""
+
+    class Echo(nn.Module):
+        def encode(self, anchor: Tensor, scale: Tensor) -> Tensor:
+            assert torch.equal(anchor, batch.anchor)
+            return anchor
+
+        def stages(self, u: Tensor, angle: Tensor, features: Tensor) -> Iterator[Tensor]:
+            assert float(angle) == pytest.approx(2 / math.pi * math.atan(math.exp(-4.5)))
+            yield from (u, features)
+
+    loaded, _ = dataset.load(images.find(folder), 32, tmp_path / "cache.u8")
+    denoiser = Denoiser(checkpoint.build(TINY), Process(process), "x0")
+    batch = optimize.draw_batch(SAMPLES, denoiser.process, loaded, 0, CPU)
+    pictures = (torch.zeros_like(batch.eps), torch.randn(batch.eps.shape))
+    shown = [*optimize._features(Echo(), pictures, denoiser, batch)]  # type: ignore[arg-type]
+    ratio = math.exp(-4.5)  # sigma / alpha at lambda_image
+    for u_0, maps in zip(pictures, shown, strict=True):
+        noised = (u_0 + ratio * batch.eps) / math.hypot(1, ratio)
+        expected = [functional.layer_norm(x.movedim(1, 3), (3,)).movedim(3, 1) for x in (noised, batch.anchor)]
+        torch.testing.assert_close(maps, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_the_score_of_features_teaches_the_network_and_leaves_the_average_alone(folder: Path, tmp_path: Path) -> None:
+    loaded, _ = dataset.load(images.find(folder), 32, tmp_path / "cache.u8")
+    state = optimize.new_state(SAMPLES, CPU)
+    for network in (state.network, state.ema):
+        randomise(network)
+    denoiser = Denoiser(state.network, Process(TINY.process), "x0")
+
+    def gradient(weight: float) -> Tensor:
+        batch = optimize.draw_batch(SAMPLES, denoiser.process, loaded, 0, CPU)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(scoring, "FEATURE_WEIGHT", weight)
+            loss = optimize.batch_loss(denoiser, state.ema, batch, 1.0, SAMPLES)
+        return torch.cat([x.flatten() for x in torch.autograd.grad(loss, [*state.network.parameters()])])
+
+    without, some, twice = (gradient(weight) for weight in (0.0, 0.5, 1.0))
+    learned = some - without
+    assert learned.norm() > 1e-2 * without.norm()
+    assert (twice - without - 2 * learned).norm() < 1e-3 * learned.norm()
+    assert not state.ema.training
+    assert all(p.grad is None and not p.requires_grad for p in state.ema.parameters())
+
+
 def test_dream_begins_at_its_step(folder: Path, tmp_path: Path) -> None:
     """Before dream_start a run is bitwise the plain one, after it is not."""
     loaded, _ = dataset.load(images.find(folder), 32, tmp_path / "cache.u8")
@@ -210,7 +262,8 @@ def test_a_share_of_the_levels_is_the_noisiest(folder: Path, tmp_path: Path) -> 
 
 def test_levels_and_weights_of_a_run_are_those_of_its_configuration(folder: Path, tmp_path: Path) -> None:
     loaded, _ = dataset.load(images.find(folder), 32, tmp_path / "cache.u8")
-    denoiser = Denoiser(optimize.new_state(CONFIG, CPU).network, Process(TINY.process), "x0")
+    state = optimize.new_state(CONFIG, CPU)
+    denoiser = Denoiser(state.network, Process(TINY.process), "x0")
     along = replace(CONFIG, levels="lambda")
     batch = optimize.draw_batch(along, denoiser.process, loaded, 3, CPU)
     level, in_time = batch.level, optimize.draw_batch(CONFIG, denoiser.process, loaded, 3, CPU).level
@@ -220,7 +273,7 @@ def test_levels_and_weights_of_a_run_are_those_of_its_configuration(folder: Path
 
     same = replace(batch, level=level[:1].expand(len(level), 2))
     plain, weighted = (
-        optimize.batch_loss(denoiser, same, "off", replace(CONFIG, snr_cap=cap)).item() for cap in (1.0, 1e9)
+        optimize.batch_loss(denoiser, state.ema, same, "off", replace(CONFIG, snr_cap=cap)).item() for cap in (1.0, 1e9)
     )
     assert weighted == pytest.approx(plain / float(level[0, 1] ** 2), rel=1e-5)
 

@@ -71,12 +71,16 @@ class Denoiser:
 
     def predict(self, u: Tensor, level: Tensor, condition: Condition) -> Tensor:
         """What the network predicts (eps, x0, v or the velocity of a flow), in u's dtype."""
+        return self.network(*self.seen(u, level), condition.features).to(u.dtype)
+
+    def seen(self, u: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+        """What the network is told of u_t: u / hypot(alpha, sigma) and the angle of its level, a row or one for all."""
         alpha, sigma = level.reshape(-1, 2).unbind(-1)
         angle = sent((torch.atan2(sigma, alpha) * (2 / torch.pi)).to(torch.float32), u.device)
         if not self.process.variance_preserving:
             alpha, sigma = coefficients(level, u)
             u = u / torch.hypot(alpha, sigma)
-        return self.network(u.to(self.dtype), angle, condition.features).to(u.dtype)
+        return u.to(self.dtype), angle
 
     def to_u_0(self, predicted: Tensor, u: Tensor, level: Tensor) -> Tensor:
         """The u_0 that a prediction at (u, level) stands for."""

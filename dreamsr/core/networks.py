@@ -6,6 +6,7 @@ tiles with a halo. All that the network knows of the input is the anchor at outp
 
 import itertools
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -122,19 +123,26 @@ class PatchUNet(nn.Module):
 
     def forward(self, u: Tensor, angle: Tensor, features: Tensor) -> Tensor:
         """u: (B, 3, H, W); angle: (B,) or (1,), 2/pi atan2(sigma, alpha); features: from `encode`."""
+        for stage in self.stages(u, angle, features):
+            x = stage
+        out = F.pixel_shuffle(self.leave(F.silu(channel_norm(x))), self.config.patch)
+        return out[..., : u.shape[-2], : u.shape[-1]]
+
+    def stages(self, u: Tensor, angle: Tensor, features: Tensor) -> Iterator[Tensor]:
+        """What every stage makes of the arguments of `forward`, down and up again: (B, its width, h, w)."""
         embedding = self.level(angle)
         x = self.enter(self._patches(u)).add_(features)
         skips: list[Tensor] = []
         for i, stage in enumerate(self.down):
             x = _run(stage, x, embedding)
+            yield x
             if i < len(self.shrink):
                 skips.append(x)
                 x = self.shrink[i](x)
         for i in reversed(range(len(self.up))):
             x = F.pixel_shuffle(self.grow[i](x), 2).add_(skips[i])
             x = _run(self.up[i], x, embedding)
-        out = F.pixel_shuffle(self.leave(F.silu(channel_norm(x))), self.config.patch)
-        return out[..., : u.shape[-2], : u.shape[-1]]
+            yield x
 
     def _patches(self, x: Tensor) -> Tensor:
         g = self.granularity

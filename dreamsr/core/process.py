@@ -39,6 +39,11 @@ class Process:
         return self.config.lambda_noise, self.config.lambda_image
 
     @property
+    def cleanest(self) -> Tensor:
+        """The level of the least noise that the network is trained on, float64 (2,)."""
+        return self.level(torch.tensor(self.span[1]))
+
+    @property
     def variance_preserving(self) -> bool:
         """Whether alpha^2 + sigma^2 = 1."""
         return self.config.schedule in ("cosine", "linear")

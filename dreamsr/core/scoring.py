@@ -1,15 +1,16 @@
 """A loss on what sampling ends with: the energy score of two samples and the truth.
 
 A mean error teaches a network the mean of all pictures that an input allows. The energy score is least, in
-expectation, where samples are distributed as the truth is, and asks for no second network:
+expectation, where samples are distributed as the truth is, and asks for no discriminator:
 
     E |x - y| - E |x - x'| / 2        x, x': independent samples for one input; y: the truth
 
 (Gneiting and Raftery 2007; for diffusion: De Bortoli et al., arXiv 2502.02483). As in DREAM, the states that a
-sampler visits are made without gradient, and the estimate at the last of them learns.
+sampler visits are made without gradient, and the estimate at the last of them learns. Pictures are compared as
+they are, and as the averaged network sees them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -23,6 +24,8 @@ BLURS = (2, 4, 8)
 """Sides of the squares of pixels whose means part a picture into bands, from the finest on."""
 WINDOWS = (1, 4)
 """Sides of the squares of pixels whose differences count together."""
+FEATURE_WEIGHT = 0.06
+"""Weight of a network's map beside a band of the pictures."""
 _EPS = 1e-8
 """Keeps the root differentiable where samples are equal."""
 
@@ -33,13 +36,23 @@ def energy_score(a: Tensor, b: Tensor, truth: Tensor) -> Tensor:
     |.| is the root mean square over the channels and a window: its mean over all windows, summed over the bands
     of a Laplacian pyramid. In the plain norm of a window texture of a wrong scale hardly counts.
     """
-    return (_distance(a, truth) + _distance(b, truth) - _distance(a, b)) / 2
+    return _score([*_bands(a)], [*_bands(b)], [*_bands(truth)], WINDOWS)
 
 
-def _distance(a: Tensor, b: Tensor) -> Tensor:
-    squares = torch.cat([band.square().mean(1, keepdim=True) + _EPS for band in _bands(a - b)], dim=1)
-    norms = [F.avg_pool2d(squares, side, stride=1).sqrt().mean((0, 2, 3)).sum() for side in WINDOWS]
-    return torch.stack(norms).mean()
+def feature_score(a: Sequence[Tensor], b: Sequence[Tensor], truth: Sequence[Tensor]) -> Tensor:
+    """The same of what a network makes of the three: maps (B, C, h, w) of any sizes, compared pixel by pixel."""
+    return _score(a, b, truth, (1,))
+
+
+def _score(a: Sequence[Tensor], b: Sequence[Tensor], truth: Sequence[Tensor], windows: Sequence[int]) -> Tensor:
+    return (_distance(a, truth, windows) + _distance(b, truth, windows) - _distance(a, b, windows)) / 2
+
+
+def _distance(a: Sequence[Tensor], b: Sequence[Tensor], windows: Sequence[int]) -> Tensor:
+    """Summed over the maps, a mean over the windows."""
+    squares = [(x - y).float().square().mean(1, keepdim=True) + _EPS for x, y in zip(a, b, strict=True)]
+    norms = [F.avg_pool2d(square, side, stride=1).sqrt().mean() for side in windows for square in squares]
+    return torch.stack(norms).sum() / len(windows)
 
 
 def _bands(x: Tensor) -> Iterator[Tensor]:

@@ -5,6 +5,7 @@ GroupNorm and attention mix the whole field, so the network runs at the size it 
 
 import math
 from collections import OrderedDict
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -95,18 +96,26 @@ class SR3UNet(nn.Module):
 
     def forward(self, u: Tensor, angle: Tensor, features: Tensor) -> Tensor:
         """u, features: (B, 3, size, size); angle: (B,) or (1,), 2/pi atan2(sigma, alpha)."""
+        for stage in self.stages(u, angle, features):
+            x = stage
+        out: Tensor = self.leave(x)
+        return out
+
+    def stages(self, u: Tensor, angle: Tensor, features: Tensor) -> Iterator[Tensor]:
+        """What every layer makes of the arguments of `forward`, down and up again: (B, its width, h, w)."""
         embedding = self._embed(torch.cos(math.pi / 2 * angle.float()))
         x = torch.cat([features, u], dim=1)
         skips: list[Tensor] = []
         for layer in self.downs:
             x = layer(x, embedding) if isinstance(layer, Block) else layer(x)
             skips.append(x)
+            yield x
         for layer in self.mid:
             x = layer(x, embedding)
+            yield x
         for layer in self.ups:
             x = layer(torch.cat([x, skips.pop()], dim=1), embedding) if isinstance(layer, Block) else layer(x)
-        out: Tensor = self.leave(x)
-        return out
+            yield x
 
     def _embed(self, alpha: Tensor) -> Tensor:
         """Sinusoids of alpha = sqrt(alpha_bar), then a small MLP: (B,) float32 to (B, channels)."""

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from dreamsr.config import TrainConfig
 from dreamsr.core import dream, scoring
-from dreamsr.core.denoiser import Condition, Denoiser, Network
+from dreamsr.core.denoiser import Condition, Denoiser, Network, coefficients
+from dreamsr.core.networks import channel_norm
 from dreamsr.core.process import Process
 from dreamsr.core.resize import bicubic
 from dreamsr.core.transfer import sent
@@ -91,7 +92,7 @@ def new_state(config: TrainConfig, device: torch.device, start: nn.Module | None
     if start is not None:
         network.load_state_dict(network.state_dict() | start.state_dict())
     network.to(device)
-    return State(network, copy.deepcopy(network).requires_grad_(False), _optimizers(config, network))
+    return State(network, copy.deepcopy(network).requires_grad_(False).eval(), _optimizers(config, network))
 
 
 def _optimizers(config: TrainConfig, network: nn.Module) -> list[torch.optim.Optimizer]:
@@ -152,7 +153,7 @@ def optimizer_step(
     p = config.dream_p if step >= config.dream_start else "off"
     precision = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
     with _dropout(config, step, device), precision:
-        loss = batch_loss(denoiser, batch, p, config)
+        loss = batch_loss(denoiser, state.ema, batch, p, config)
     loss.backward()
     norm = nn.utils.clip_grad_norm_(state.network.parameters(), config.clip)
     for optimizer in state.optimizers:
@@ -166,8 +167,11 @@ def optimizer_step(
     return loss.detach(), norm.detach()
 
 
-def batch_loss(denoiser: Denoiser, batch: Batch, p: dream.Exponent, config: TrainConfig) -> Tensor:
-    """DREAM's loss, and the energy score of two samples of every picture; the anchors are encoded once."""
+def batch_loss(denoiser: Denoiser, average: UNet, batch: Batch, p: dream.Exponent, config: TrainConfig) -> Tensor:
+    """DREAM's loss, and the energy score of two samples of every picture; the anchors are encoded once.
+
+    Samples and truth are compared as they are and as the averaged network sees them.
+    """
     u_0 = denoiser.process.to_u(batch.hr, batch.anchor)
     condition = denoiser.condition(batch.anchor, batch.scale)
     loss = dream.loss(denoiser, u_0, batch.eps, batch.level, condition, p=p, norm=config.loss, snr_cap=config.snr_cap)
@@ -175,7 +179,18 @@ def batch_loss(denoiser: Denoiser, batch: Batch, p: dream.Exponent, config: Trai
         return loss
     plan = schedule(config.model, Settings(steps=batch.sampling_steps, fidelity=0))
     a, b = (_sample(denoiser, condition, batch, plan) for _ in range(2))
-    return loss + config.energy * scoring.energy_score(a, b, u_0)
+    features = _features(average, (a, b, u_0), denoiser, batch)
+    score = scoring.energy_score(a, b, u_0) + scoring.FEATURE_WEIGHT * scoring.feature_score(*features)
+    return loss + config.energy * score
+
+
+def _features(network: UNet, pictures: tuple[Tensor, ...], denoiser: Denoiser, batch: Batch) -> Iterator[list[Tensor]]:
+    """What the stages of a network make of every u_0 at the level of least noise, normalised as it does itself."""
+    level, known = denoiser.process.cleanest, network.encode(batch.anchor, batch.scale)
+    for u_0 in pictures:
+        alpha, sigma = coefficients(level, u_0)
+        u, angle = denoiser.seen(alpha * u_0 + sigma * batch.eps, level)
+        yield [channel_norm(x) for x in network.stages(u, angle, known)]
 
 
 def _sample(denoiser: Denoiser, condition: Condition, batch: Batch, plan: Schedule) -> Tensor:

@@ -59,9 +59,9 @@ class Run:
     def work(self) -> float:
         """Megapixels times passes of the network, a backward counted as two.
 
-        DREAM has 4; two samples have their steps, and a backward each.
+        DREAM has 4; two samples have their steps and a backward each, and the average looks at both and at the truth.
         """
-        passes = 4 if self.config.energy == 0 else 4 + 2 * (self.config.model.sampling.steps + 2)
+        passes = 4 if self.config.energy == 0 else 4 + 2 * (self.config.model.sampling.steps + 2 + 3) + 1
         return self.config.steps * self.config.batch * self.config.crop**2 * passes / 1e6
 
 
