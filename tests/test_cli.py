@@ -325,6 +325,21 @@ def test_train_eval_export_upscale(program: Program, photos: Path, tmp_path: Pat
     assert all(torch.equal(value, weights[name]) for name, value in warm.network.state_dict().items())
 
 
+def test_of_two_pictures_the_second_is_not_lost(program: Program, tiny_file: Path, tmp_path: Path) -> None:
+    """`upscale *.png --overwrite` where there are two: the second would be OUT."""
+    before = [small(tmp_path / name).read_bytes() for name in ("a.png", "b.png")][1]
+    job = ("upscale", "a.png", "b.png", "-m", tiny_file, "--steps", 1)
+    code, _, err = program(*job, "--overwrite")
+    assert code == 2
+    assert "b.png exists, and nothing in it tells that dreamsr made it" in err
+    assert "-o b.png replaces it" in err
+    assert program(*job)[0] == 0  # left as it is
+    assert Path("b.png").read_bytes() == before
+    assert program("upscale", "a.png", "-o", "b.png", "-m", tiny_file, "--steps", 1, "--overwrite")[0] == 0
+    assert load("b.png").size == (120, 80)
+    assert program(*job, "--overwrite")[0] == 0  # now it is an output
+
+
 def test_what_was_tuned_stays_with_its_weights(program: Program, tiny_model: Model, photos: Path) -> None:
     """A run that begins with them trains, and samples, with the levels of its configuration."""
     candidate = tuner.Candidate("ddim", (-3.0, -1.0, 0.5, 1.0), 1.1)

@@ -91,6 +91,8 @@ def upscale(
         counts = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in others.most_common(8))
         console.say(f"left out: {counts}; {images.KINDS} pictures are upscaled")
     folder = target if planning.is_job(sources) else None
+    if overwrite and target and not (folder or output):
+        planning.check_replaced(tasks[0].target)
     manifest = Manifest(folder) if folder else None
     upscaler = setup.compiled(upscaler, compile, sum(task.megapixels for task in tasks), manifest, dry_run)
     sha256 = file_digest(file)

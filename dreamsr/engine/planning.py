@@ -71,6 +71,15 @@ def plan(
     return tasks
 
 
+def check_replaced(target: Path) -> None:
+    """Raises UsageError for a file that shows no sign of dreamsr: the second of two originals, say."""
+    if target.is_file() and not images.is_ours(target):
+        raise UsageError(
+            f"{target} exists, and nothing in it tells that dreamsr made it",
+            f"-o {target} replaces it all the same; a folder as the last argument takes any number of pictures",
+        )
+
+
 def is_job(sources: Sequence[Path]) -> bool:
     """Whether outputs go to a folder that keeps a manifest: all but those of a single picture."""
     return len(sources) > 1 or sources[0].is_dir()

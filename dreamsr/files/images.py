@@ -33,6 +33,7 @@ __all__ = [
     "data_uri",
     "enlarged",
     "find",
+    "is_ours",
     "magnified",
     "obstacle",
     "others",
@@ -90,6 +91,14 @@ def find(root: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Path]:
 def others(root: Path) -> Counter[str]:
     """How many files of every other suffix lie below `root`."""
     return Counter(path.suffix.lower() for path in _visible(root) if path.suffix.lower() not in SUFFIXES)
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a picture tells that dreamsr made it; without provenance, as in BMP, it does not."""
+    try:
+        return read(path).metadata.provenance is not None
+    except ImageError:
+        return False
 
 
 def _visible(root: Path) -> Iterator[Path]:
