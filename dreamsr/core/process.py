@@ -41,7 +41,7 @@ class Process:
     @property
     def cleanest(self) -> Tensor:
         """The level of the least noise that the network is trained on, float64 (2,)."""
-        return self.level(torch.tensor(self.span[1]))
+        return self.level(torch.tensor(self.span[1], dtype=torch.float64))
 
     @property
     def variance_preserving(self) -> bool:
