@@ -338,6 +338,10 @@ def test_of_two_pictures_the_second_is_not_lost(program: Program, tiny_file: Pat
     assert program("upscale", "a.png", "-o", "b.png", "-m", tiny_file, "--steps", 1, "--overwrite")[0] == 0
     assert load("b.png").size == (120, 80)
     assert program(*job, "--overwrite")[0] == 0  # now it is an output
+    small(tmp_path / "out" / "a.png")
+    assert (
+        program("upscale", "a.png", "out/", "-m", tiny_file, "--steps", 1, "--overwrite")[0] == 0
+    )  # a folder is no photo
 
 
 def test_what_was_tuned_stays_with_its_weights(program: Program, tiny_model: Model, photos: Path) -> None:

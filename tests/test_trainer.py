@@ -138,18 +138,21 @@ def test_features_are_of_noised_pictures_at_the_cleanest_level(
 
         def stages(self, u: Tensor, angle: Tensor, features: Tensor) -> Iterator[Tensor]:
             assert float(angle) == pytest.approx(2 / math.pi * math.atan(math.exp(-4.5)))
+            seen.append(u)
             yield from (u, features)
 
+    seen: list[Tensor] = []
     loaded, _ = dataset.load(images.find(folder), 32, tmp_path / "cache.u8")
     denoiser = Denoiser(checkpoint.build(TINY), Process(process), "x0")
     batch = optimize.draw_batch(SAMPLES, denoiser.process, loaded, 0, CPU)
     pictures = (torch.zeros_like(batch.eps), torch.randn(batch.eps.shape))
     shown = [*optimize._features(Echo(), pictures, denoiser, batch)]  # type: ignore[arg-type]
     ratio = math.exp(-4.5)  # sigma / alpha at lambda_image
-    for u_0, maps in zip(pictures, shown, strict=True):
-        noised = (u_0 + ratio * batch.eps) / math.hypot(1, ratio)
-        expected = [functional.layer_norm(x.movedim(1, 3), (3,)).movedim(3, 1) for x in (noised, batch.anchor)]
-        torch.testing.assert_close(maps, expected, rtol=1e-3, atol=1e-4)
+    for u_0, u, maps in zip(pictures, seen, shown, strict=True):
+        torch.testing.assert_close(u, (u_0 + ratio * batch.eps) / math.hypot(1, ratio))
+        torch.testing.assert_close(
+            maps, [functional.layer_norm(x.movedim(1, 3), (3,)).movedim(3, 1) for x in (u, batch.anchor)]
+        )
 
 
 def test_the_score_of_features_teaches_the_network_and_leaves_the_average_alone(folder: Path, tmp_path: Path) -> None:
@@ -163,15 +166,17 @@ def test_the_score_of_features_teaches_the_network_and_leaves_the_average_alone(
         batch = optimize.draw_batch(SAMPLES, denoiser.process, loaded, 0, CPU)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(scoring, "FEATURE_WEIGHT", weight)
-            loss = optimize.batch_loss(denoiser, state.ema, batch, 1.0, SAMPLES)
-        return torch.cat([x.flatten() for x in torch.autograd.grad(loss, [*state.network.parameters()])])
+            optimize.batch_loss(denoiser, state.ema, batch, 1.0, SAMPLES).backward()
+        grads = [p.grad.flatten() for p in state.network.parameters() if p.grad is not None]
+        state.network.zero_grad()
+        return torch.cat(grads)
 
     without, some, twice = (gradient(weight) for weight in (0.0, 0.5, 1.0))
     learned = some - without
     assert learned.norm() > 1e-2 * without.norm()
     assert (twice - without - 2 * learned).norm() < 1e-3 * learned.norm()
     assert not state.ema.training
-    assert all(p.grad is None and not p.requires_grad for p in state.ema.parameters())
+    assert all(p.grad is None for p in state.ema.parameters())
 
 
 def test_dream_begins_at_its_step(folder: Path, tmp_path: Path) -> None:

@@ -84,6 +84,8 @@ def upscale(
     loaded = checkpoint.load_model(file)
     sizing.check(loaded.config.scale)
     tasks = planning.plan(sources, target, sizing, loaded.config.scale, naming)
+    if overwrite and target and not output:
+        planning.check_replaced(target)
     upscaler = Upscaler(loaded.to(*setup.compute(ranks.device(device), dtype, threads)), settings)
     how = str(sizing) or f"x{loaded.config.scale}"
     console.say(f"{len(tasks)} pictures with {loaded.config.name}, {count_steps(upscaler.steps)}, {how}")
@@ -91,8 +93,6 @@ def upscale(
         counts = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in others.most_common(8))
         console.say(f"left out: {counts}; {images.KINDS} pictures are upscaled")
     folder = target if planning.is_job(sources) else None
-    if overwrite and target and not (folder or output):
-        planning.check_replaced(tasks[0].target)
     manifest = Manifest(folder) if folder else None
     upscaler = setup.compiled(upscaler, compile, sum(task.megapixels for task in tasks), manifest, dry_run)
     sha256 = file_digest(file)

@@ -71,12 +71,12 @@ def plan(
     return tasks
 
 
-def check_replaced(target: Path) -> None:
+def check_replaced(out: Path) -> None:
     """Raises UsageError for a file that shows no sign of dreamsr: the second of two originals, say."""
-    if target.is_file() and not images.is_ours(target):
+    if out.is_file() and not images.is_ours(out):
         raise UsageError(
-            f"{target} exists, and nothing in it tells that dreamsr made it",
-            f"-o {target} replaces it all the same; a folder as the last argument takes any number of pictures",
+            f"{out} exists, and nothing in it tells that dreamsr made it",
+            f"-o {out} replaces it all the same; a folder as the last argument takes any number of pictures",
         )
 
 
