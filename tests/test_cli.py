@@ -35,15 +35,16 @@ def test_a_single_file_gets_a_name_beside_it(program: Program, tiny_file: Path, 
 
 
 def test_a_folder_keeps_its_tree_and_formats(program: Program, tiny_file: Path, tmp_path: Path) -> None:
-    for name in ("a.png", "sub/b.jpg", "sub/deep/c.webp", "sub/a.png", "D.JPEG", "e.avif"):
+    for name in ("a.png", "sub/b.jpg", "sub/deep/c.webp", "sub/a.png", "D.JPEG", "e.avif", "f.jfif"):
         small(tmp_path / "in" / name)
     (tmp_path / "in" / "notes.txt").write_text("no picture")
     code, _, err = program("upscale", "in", "out", "-m", tiny_file, "--steps", 1)
     assert code == 0, err
-    assert visible("out") == ["D.JPEG", "a.png", "e.avif", "sub/a.png", "sub/b.jpg", "sub/deep/c.webp"]
+    assert visible("out") == ["D.JPEG", "a.png", "e.avif", "f.jfif", "sub/a.png", "sub/b.jpg", "sub/deep/c.webp"]
     formats = {Path(name).name: load(f"out/{name}").format for name in visible("out")}
-    assert formats == {"a.png": "PNG", "b.jpg": "JPEG", "c.webp": "WEBP", "D.JPEG": "JPEG", "e.avif": "AVIF"}
-    assert "[6/6]" in err
+    jpeg = dict.fromkeys(("b.jpg", "D.JPEG", "f.jfif"), "JPEG")
+    assert formats == {"a.png": "PNG", "c.webp": "WEBP", "e.avif": "AVIF"} | jpeg
+    assert "[7/7]" in err
     assert "left out: 1 .txt" in err
 
 
@@ -193,20 +194,20 @@ def bad_inputs(folder: Path) -> None:
         ("upscale in/a.png in in/out", 2, "in/out lies inside in"),
         ("upscale in out -f png", 2, "would both become out/a.png"),
         ("upscale in/a.png in/a.png", 2, "in/a.png would overwrite an original"),
-        ("upscale in/a.png out.gif", 2, "out.gif has no known suffix"),
+        ("upscale in/a.png out.gif", 2, "out.gif has no suffix that is written"),
         ("upscale missing out", 2, "missing does not exist"),
-        ("upscale empty out", 2, "no PNG, JPEG, WebP, AVIF, TIFF or BMP picture in empty"),
+        ("upscale empty out", 2, "no PNG, JPEG, WebP, AVIF, HEIC, TIFF or BMP picture in empty"),
         ("upscale in out --colour", 2, "--colour"),
         ("train --out run", 2, "no photos to train on"),
         ("train --data in --out run stepz=5", 2, "unknown key 'stepz'"),
         ("train --data in --out run -c nothing", 2, "there is no preset and no file 'nothing'"),
         ("train --data in --out file", 2, "file is a file; expected a folder"),
-        ("train --data empty --out run", 2, "no PNG, JPEG, WebP, AVIF, TIFF or BMP picture in empty"),
+        ("train --data empty --out run", 2, "no PNG, JPEG, WebP, AVIF, HEIC, TIFF or BMP picture in empty"),
         ("train --data in --out run --stop-after soon", 2, "'soon' is not a duration"),
         ("train --data in --out run --device toaster", 2, "device 'toaster' cannot be used"),
         ("train --data in --out run --dtype fp8", 2, "dtype 'fp8' is unknown"),
         ("train --data in --out run --dtype fp16", 2, "training in fp16 loses small gradients"),
-        ("train --data in --val empty --out run", 2, "no PNG, JPEG, WebP, AVIF, TIFF or BMP picture in empty"),
+        ("train --data in --val empty --out run", 2, "no PNG, JPEG, WebP, AVIF, HEIC, TIFF or BMP picture in empty"),
         ("train --data in --out run -c bad.toml", 2, "bad.toml is not valid TOML"),
         ("train --data in --out run seed=-1", 2, "seed is -1; expected at least 0"),
         (
@@ -223,7 +224,7 @@ def bad_inputs(folder: Path) -> None:
         ("eval --model MODEL --data in --steps 0", 2, "--steps is '0'"),
         ("eval --model MODEL --data in --steps 4,x", 2, "--steps is '4,x'"),
         ("eval --model MODEL --data in --scale 5", 2, "--scale is 5; this model makes x4"),
-        ("eval --model MODEL --data empty", 2, "no PNG, JPEG, WebP, AVIF, TIFF or BMP picture in empty"),
+        ("eval --model MODEL --data empty", 2, "no PNG, JPEG, WebP, AVIF, HEIC, TIFF or BMP picture in empty"),
         ("eval in in --lpips-weights none", 2, "there is no file none"),
         ("eval in in --lpips-weights other.safetensors", 1, "other.safetensors holds no LPIPS weights"),
         ("eval in in --scale 0", 2, "--scale is 0"),

@@ -14,7 +14,7 @@ from pngs import chunk, noise
 
 from dreamsr.errors import ImageError
 from dreamsr.files import images
-from dreamsr.files.avif import remarks
+from dreamsr.files.heif import remarks
 from dreamsr.files.images import Picture
 
 LOSSLESS = [(suffix, depth) for suffix in ("png", "tif", "tiff") for depth in (8, 16)] + [("webp", 8), ("bmp", 8)]
@@ -287,7 +287,7 @@ REFUSED = {
     "signed.tif": (tiff(SIXTEEN.astype(np.int16)[..., 0]), "16-bit signed samples of L"),
     "long.tif": (tiff(SIXTEEN.astype(np.uint32)[..., 0]), "32-bit integer samples of L"),
     "lab.tif": (tiff(SIXTEEN[..., :3].astype(np.uint8), photometric="cielab"), "samples of other colours"),
-    "a.gif": (b"GIF89a" + bytes(100), "is not a PNG, JPEG, WebP, AVIF, TIFF or BMP picture"),
+    "a.gif": (b"GIF89a" + bytes(100), "is not a PNG, JPEG, WebP, AVIF, HEIC, TIFF or BMP picture"),
 }
 
 

@@ -120,8 +120,8 @@ def png_bytes() -> bytes:
     ("content", "words"),
     [
         (b"", "is empty"),
-        (b"these are words", "is not a PNG, JPEG, WebP, AVIF, TIFF or BMP picture"),
-        (b"GIF89a" + bytes(100), "is not a PNG, JPEG, WebP, AVIF, TIFF or BMP picture"),
+        (b"these are words", "is not a PNG, JPEG, WebP, AVIF, HEIC, TIFF or BMP picture"),
+        (b"GIF89a" + bytes(100), "is not a PNG, JPEG, WebP, AVIF, HEIC, TIFF or BMP picture"),
         (png_bytes()[:200], "cannot be read"),
         (png_bytes()[:-60], "cannot be read"),
     ],

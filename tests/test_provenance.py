@@ -176,5 +176,5 @@ def test_info_of_no_picture(program: Program) -> None:
     Path("a.txt").write_text("words")
     code, out, err = program("info", "a.txt")
     assert (code, out) == (1, "")
-    assert "a.txt is not a PNG, JPEG, WebP, AVIF, TIFF or BMP picture" in err
+    assert "a.txt is not a PNG, JPEG, WebP, AVIF, HEIC, TIFF or BMP picture" in err
     assert program("info", "missing.png")[0] == 1

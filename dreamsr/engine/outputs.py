@@ -8,7 +8,7 @@ from dreamsr.errors import ImageError, UsageError
 
 Size = tuple[int, int]
 """(height, width)"""
-LOSSY = (".jpg", ".jpeg", ".webp", ".avif")
+LOSSY = (".jpg", ".jpeg", ".jfif", ".webp", ".avif")
 
 
 @dataclass(frozen=True)

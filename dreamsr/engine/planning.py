@@ -155,7 +155,11 @@ def _obstacle(header: Header, suffix: str, size: Size, free: bool) -> str:
 
 
 def _own_suffix(path: Path, place: _Place) -> str:
-    return path.suffix if place.out and path.suffix.lower() in images.SUFFIXES else ".png"
+    """The input's where that can be written; JPEG of HEIC."""
+    suffix = path.suffix.lower()
+    if not place.out or suffix not in images.SUFFIXES:
+        return ".png"
+    return path.suffix if suffix in images.FORMATS else ".jpg"
 
 
 def _mark(place: _Place, sizing: Sizing, size: Size, largest: int) -> str:
@@ -186,8 +190,8 @@ def _single_folder(source: Path, out: Path | None, naming: Naming) -> Path:
     _check_folder(folder)
     if out is None or folder == out:
         return folder
-    if out.suffix.lower() not in images.SUFFIXES:
-        raise UsageError(f"{out} has no known suffix", f"use one of {', '.join(images.SUFFIXES)}")
+    if out.suffix.lower() not in images.FORMATS:
+        raise UsageError(f"{out} has no suffix that is written", f"use one of {', '.join(images.FORMATS)}")
     if naming.dotted and images.FORMATS[out.suffix.lower()] != images.FORMATS[naming.dotted]:
         raise UsageError(f"{out} does not end with {naming.dotted}, as --format asks", "leave --format out")
     if naming.suffix is not None:

@@ -12,13 +12,15 @@ import numpy as np
 from PIL import Image, ImageCms, PngImagePlugin, UnidentifiedImageError
 
 from dreamsr.errors import ImageError
-from dreamsr.files import avif, metadata, provenance, tiff, vips
+from dreamsr.files import heif, metadata, provenance, tiff, vips
 from dreamsr.files.metadata import Metadata
 from dreamsr.files.picture import MODES, Picture, Pixels, from_pil, from_pixels
 
-KINDS = "PNG, JPEG, WebP, AVIF, TIFF or BMP"
+KINDS = "PNG, JPEG, WebP, AVIF, HEIC, TIFF or BMP"
 MAX_PIXELS = 500_000_000
 _BUT_TIFF = ("PNG", "JPEG", "WEBP", "AVIF", "BMP")
+_KINDS = {"MPO": "JPEG", "HEIF": "HEIC"}
+"""Where Pillow's name is another."""
 _MAX_PIXELS_PER_BYTE = 20_000
 """More than Deflate, LZW, run lengths and JPEG come to; a file that claims more has lost its end."""
 _BOUNDED_TIFF = (1, 5, 6, 7, 8, 32773, 32946)
@@ -43,7 +45,7 @@ class Header:
     """What a file says of itself before its pixels are decoded."""
 
     format: str
-    """PNG, JPEG, WEBP, AVIF, TIFF or BMP"""
+    """PNG, JPEG, WEBP, AVIF, HEIC, TIFF or BMP"""
     size: tuple[int, int]
     """(height, width), upright"""
     mode: str
@@ -71,7 +73,7 @@ def probe(path: Path) -> Header:
 
 
 def read(path: Path) -> Picture:
-    """Decode a PNG, JPEG, WebP, AVIF, TIFF or BMP file; raises ImageError in one line for anything else."""
+    """Decode a PNG, JPEG, WebP, AVIF, HEIC, TIFF or BMP file; raises ImageError in one line for anything else."""
     with _guarded(path), path.open("rb") as file:
         source = _open(file, path)
         pixels, converted = _pixels(source, file)
@@ -109,15 +111,18 @@ def _guarded(path: Path) -> Iterator[None]:
 
 
 def _open(file: IO[bytes], path: Path) -> _Source:
-    head = file.read(26)
+    head = file.read(heif.HEAD)
     file.seek(0)
     if tiff.recognises(head):
         return _open_tiff(file, path)
-    image = Image.open(file, formats=_BUT_TIFF)
-    kind = "JPEG" if image.format == "MPO" else str(image.format)
-    if kind != "JPEG" and getattr(image, "n_frames", 1) > 1:
+    heic = heif.is_heic(head)
+    if heic:
+        heif.enable_heic(path)
+    image = Image.open(file, formats=("HEIF",) if heic else _BUT_TIFF)
+    kind = _KINDS.get(str(image.format), str(image.format))
+    if kind not in ("JPEG", "HEIC") and getattr(image, "n_frames", 1) > 1:
         raise ImageError(f"{path} is animated; only still pictures are upscaled")
-    _check_size(path, image.size, bounded=kind not in ("WEBP", "AVIF"))
+    _check_size(path, image.size, bounded=kind not in ("WEBP", "AVIF", "HEIC"))
     sixteen = kind == "PNG" and head[24] == 16
     if kind == "PNG" and head[25] == 0 and head[24] < 8 and "transparency" in image.info:
         image.info["transparency"] *= 255 // (2 ** head[24] - 1)  # Pillow scales the pixels alone
@@ -139,12 +144,12 @@ def _open(file: IO[bytes], path: Path) -> _Source:
 
 def _passed_over(kind: str, image: Image.Image, file: IO[bytes]) -> tuple[str, ...]:
     """What Pillow does not tell of a file."""
-    if kind == "AVIF":
-        return avif.remarks(file, image.info.get("icc_profile", b""))
     if kind == "PNG" and (points := _code_points(file)) not in (b"", _SRGB):
         return (f"cICP {'-'.join(map(str, points))} is not kept",)
     frames = getattr(image, "n_frames", 1)
-    return (f"only the first of {frames} pictures in it",) if frames > 1 else ()
+    rest = (f"only the {'main one' if kind == 'HEIC' else 'first'} of {frames} pictures in it",) if frames > 1 else ()
+    lost = heif.remarks(file, image.info.get("icc_profile", b"")) if kind in ("AVIF", "HEIC") else ()
+    return (*lost, *rest)
 
 
 def _open_tiff(file: IO[bytes], path: Path) -> _Source:

@@ -18,6 +18,7 @@ FORMATS = {
     ".png": "PNG",
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
+    ".jfif": "JPEG",
     ".webp": "WEBP",
     ".avif": "AVIF",
     ".tif": "TIFF",

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from dreamsr.errors import ImageError, UsageError
+from dreamsr.files import heif
 from dreamsr.files.atomic import atomic
 from dreamsr.files.decode import KINDS, MAX_PIXELS, Header, probe, read
 from dreamsr.files.encode import FORMATS, QUALITY, obstacle, write
@@ -48,7 +49,8 @@ __all__ = [
     "write_sheet",
 ]
 
-SUFFIXES = tuple(FORMATS)
+SUFFIXES = (*FORMATS, *heif.SUFFIXES)
+"""Of pictures that are read; those of FORMATS are written too."""
 
 
 def write_sheet(path: Path, columns: Sequence[Sequence[Tensor]]) -> None:
