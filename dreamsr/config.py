@@ -217,8 +217,8 @@ class ModelConfig:
     name: str = "model"
     scale: int = 4
     """Output size / input size, by default and at most."""
-    degradation: Literal["bicubic", "photo"] = "bicubic"
-    """How inputs came to be: by bicubic reduction, or as everyday pictures do (`photo`)."""
+    degradation: Literal["bicubic", "photo", "pairs"] = "bicubic"
+    """How inputs came to be: by bicubic reduction, as everyday pictures do (`photo`), or given beside the originals."""
     prediction: Prediction = "x0"
     network: NetworkConfig | SR3Config = field(default_factory=NetworkConfig)
     process: ProcessConfig = field(default_factory=ProcessConfig)
@@ -232,6 +232,8 @@ class ModelConfig:
         _require(self.scale >= 1, "model.scale", "at least 1", self.scale)
         least = self.least_scale
         _require(1 <= least <= self.scale, "model.smallest_scale", f"between 1 and {self.scale}", least)
+        many = self.degradation == "pairs" and self.smallest_scale is not None
+        _require(not many, "model.smallest_scale", "none, as pairs have one scale", least)
 
     @property
     def least_scale(self) -> float:

@@ -403,7 +403,7 @@ def test_a_resumed_run_keeps_its_precision_and_its_recipe(program: Program, phot
     assert "threads, fp32\n" in err
     code, _, err = program("train", "--resume", "--out", "bf16", "-c", "photo-x4", "steps=3")
     assert code == 2
-    assert "leave out --data, --val, --init and --config" in err
+    assert "leave out --data, --val, --low, --init and --config" in err
 
 
 def test_fifty_steps_on_twenty_pictures(program: Program, tiny_file: Path, tmp_path: Path) -> None:

@@ -77,12 +77,48 @@ def test_every_crop_is_a_turned_window_of_a_photo(loaded: dataset.Photos, photos
 def test_all_photos_are_used(loaded: dataset.Photos) -> None:
     means = [
         float(loaded.flat[o : o + h * w * 3].float().mean())
-        for o, (h, w) in zip(loaded.offsets.tolist(), loaded.sizes.tolist(), strict=True)
+        for o, (h, w) in zip(loaded.offsets[:, 0].tolist(), loaded.sizes[:, 0].tolist(), strict=True)
     ]
     assert len(means) == 4
     crops = dataset.crops(loaded, 0, 0, 64, 64)
     nearest = {min(range(4), key=lambda i: abs(float((c.mean() + 1) * 127.5) - means[i])) for c in crops}
     assert nearest == {0, 1, 2, 3}
+
+
+@pytest.fixture
+def partners(photos: Path, tmp_path: Path) -> dataset.Partners:
+    """Of photos that consist of blocks of 4 x 4 equal pixels: one pixel for every block."""
+    files = {}
+    for path in images.find(photos):
+        small = images.read(path).color[:, ::4, ::4]
+        images.write(path, Picture(small.repeat_interleave(4, 1).repeat_interleave(4, 2)))
+        files[path] = tmp_path / "low" / path.name
+        images.write(files[path], Picture(small))
+    return dataset.Partners(files, 4)
+
+
+def test_crops_of_partners_are_of_the_same_part(photos: Path, partners: dataset.Partners, tmp_path: Path) -> None:
+    loaded, skipped = dataset.load(images.find(photos), 32, tmp_path / "cache.u8", partners)
+    assert (len(loaded), loaded.paired, skipped) == (4, True, [])
+    high = dataset.crops(loaded, 0, 5, 200, 32, align=4)
+    low = dataset.crops(loaded, 0, 5, 200, 8, partner=True)
+    assert low.shape == (200, 3, 8, 8)
+    for i in range(4):
+        assert torch.equal(high[:, :, i::4, ::4], low)
+    assert len({x.numpy().tobytes() for x in low}) > 150
+
+
+def test_partners_that_do_not_fit_are_named(photos: Path, partners: dataset.Partners, tmp_path: Path) -> None:
+    first, second, third, *_ = images.find(photos)
+    images.write(partners.files[first], Picture(torch.zeros(3, 20, 24)))
+    partners.files[second].write_bytes(b"no picture")
+    some = dataset.Partners({path: low for path, low in partners.files.items() if path != third}, 4)
+    loaded, skipped = dataset.load(images.find(photos), 32, tmp_path / "cache.u8", some)
+    assert len(loaded) == 1
+    height, width = images.probe(first).size
+    assert skipped[0] == f"{first} is {width}x{height}, not 4 times {partners.files[first]}, which is 24x20"
+    assert "is not a PNG" in skipped[1]
+    assert skipped[2] == f"{third} has no partner"
 
 
 def test_small_and_broken_photos_are_named(photos: Path, tmp_path: Path) -> None:

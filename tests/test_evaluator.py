@@ -17,6 +17,7 @@ from browser import browser
 from conftest import photo
 from programs import Program, small
 
+from dreamsr.data.degrade import degrade
 from dreamsr.engine import statistics, sweep
 from dreamsr.engine.evaluator import Row
 from dreamsr.engine.schedule import Settings
@@ -189,6 +190,44 @@ def test_everyday_inputs(program: Program, tiny_file: Path, originals: Path) -> 
     assert {name: first[name] for name in ("chelsea", "coffee")} == again
 
 
+def test_inputs_that_are_given(program: Program, tiny_file: Path, originals: Path, tmp_path: Path) -> None:
+    """Given what it would be reduced to, a picture scores the same; its agreement with them is not measured."""
+    for path in images.find(originals):
+        small = degrade(images.read(path).color[None], 4)[0]
+        images.write(tmp_path / "low" / path.with_suffix(".bmp").name, Picture(small))
+    words = ["eval", "-m", tiny_file, "--data", originals, "--steps", "1", "--json"]
+
+    def rows(*arguments: object) -> tuple[int, list[dict[str, object]], str]:
+        code, out, err = program(*words, *arguments)
+        costs = ("s_per_mp", "peak_mib")
+        found = json.loads(out)["pictures"]
+        return code, [{k: v for k, v in row.items() if k not in costs} for row in found], err
+
+    code, given, _ = rows("--low", tmp_path / "low")
+    _, made, _ = rows()
+    agreement = ("psnr_lr", "mse_lr")
+    assert code == 0
+    assert given == [{k: v for k, v in row.items() if k not in agreement} for row in made]
+    assert len(given) == 6
+
+    (tmp_path / "low" / "chelsea.bmp").unlink()
+    images.write(tmp_path / "low" / "coffee.bmp", Picture(torch.zeros(3, 15, 16)))
+    code, left, err = rows("--low", tmp_path / "low")
+    assert (code, {row["picture"] for row in left}) == (1, {"astronaut"})
+    assert "chelsea.png has no partner and is left out" in err
+    assert "coffee.png is 64x64, not 4 times" in err
+
+
+def test_models_of_pairs_need_them(program: Program, tiny_file: Path, originals: Path, tmp_path: Path) -> None:
+    model = tmp_path / "pairs.safetensors"
+    assert program("export", tiny_file, model, "degradation=pairs")[0] == 0
+    words = ["eval", "-m", model, "--data", originals, "--steps", "1"]
+    code, out, err = program(*words)
+    assert (code, out) == (2, "")
+    assert "learned from given pairs; inputs like theirs cannot be made\n  hint: dreamsr eval --low FOLDER" in err
+    assert program(*words, "--degradation", "bicubic")[0] == 0
+
+
 def test_models_of_different_inputs(program: Program, tiny_file: Path, originals: Path, tmp_path: Path) -> None:
     blind = tmp_path / "blind.safetensors"
     assert program("export", tiny_file, blind, "name=blind", "degradation=photo")[0] == 0
@@ -316,6 +355,10 @@ def test_markdown(program: Program, originals: Path, tmp_path: Path) -> None:
         ("-m MODEL --data hr --sweep steps=0", "--steps is 0"),
         ("-m MODEL --data hr --against nothing", "model 'nothing' is unknown"),
         ("hr hr --against empty", "no picture of hr and empty has a partner"),
+        ("hr hr --low hr", "--low goes with --model and --data"),
+        ("-m MODEL --data hr --low hr --degradation photo", "--low goes with --model and --data"),
+        ("-m MODEL --data hr --low hr --scale 2.5", "--low has pictures of a whole scale, --scale is 2.5"),
+        ("-m MODEL --data hr --low empty", "no picture of empty has a partner of the same name in hr"),
     ],
 )
 def test_wrong_usage(arguments: str, words: str, program: Program, tiny_file: Path, originals: Path) -> None:

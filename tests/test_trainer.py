@@ -20,9 +20,10 @@ from dreamsr.core import scoring
 from dreamsr.core.denoiser import Denoiser
 from dreamsr.core.networks import PatchUNet
 from dreamsr.core.process import Process
+from dreamsr.core.resize import bicubic
 from dreamsr.data import dataset
 from dreamsr.engine import muon, optimize, trainer
-from dreamsr.errors import DreamSRError, UsageError
+from dreamsr.errors import ConfigError, DreamSRError, UsageError
 from dreamsr.files import checkpoint, images
 from dreamsr.files.images import Picture
 
@@ -383,6 +384,65 @@ def test_one_process_trains_in_a_folder(folder: Path, tmp_path: Path) -> None:
     assert len(list(events(trainer.reopen(out), out, stop_at=1))) > 1
 
 
+@pytest.fixture
+def low(folder: Path, tmp_path: Path) -> Path:
+    """What every second row and column of every second block of the photos leaves."""
+    for path in images.find(folder):
+        color = images.read(path).color
+        images.write(path, Picture(color[:, : color.shape[1] // 4 * 4, : color.shape[2] // 4 * 4]))
+        images.write(tmp_path / "low" / path.with_suffix(".bmp").name, Picture(images.read(path).color[:, 1::4, 1::4]))
+    return tmp_path / "low"
+
+
+PAIRS = replace(CONFIG, model=replace(TINY, degradation="pairs"))
+
+
+def test_a_run_of_pairs(folder: Path, low: Path, tmp_path: Path) -> None:
+    """It is exact to resume, and validates on the inputs that are given."""
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    seen = list(events(trainer.create(PAIRS, folder, None, straight, low), straight))
+    list(events(trainer.create(PAIRS, folder, None, broken, low), broken, stop_at=3))
+    list(events(trainer.reopen(broken), broken))
+    (_, a), (_, b) = (checkpoint.load_state(out / trainer.STATE) for out in (straight, broken))
+    for name, value in a["network"].items():
+        assert torch.equal(value, b["network"][name]), name
+    assert checkpoint.load_model(straight / "model.safetensors").config.degradation == "pairs"
+
+    training, (held_out,) = dataset.hold_out(images.find(folder))
+    original, given = images.read(held_out).color, images.read(low / held_out.with_suffix(".bmp").name).color
+    enlarged = bicubic(given[None], (original.shape[1], original.shape[2]))[0]
+    validated = next(event for event in seen if isinstance(event, trainer.Validated))
+    assert validated.psnr_y["bicubic"] == pytest.approx(trainer._psnr_y(enlarged, original, 4))
+    started = seen[0]
+    assert isinstance(started, trainer.Started)
+    assert started.photos == len(training)
+
+    (low / held_out.with_suffix(".bmp").name).unlink()
+    with pytest.raises(UsageError, match="are not those that the run began with"):
+        trainer.reopen(broken)
+
+
+def test_partners_of_held_out_photos_are_looked_for_too(folder: Path, low: Path, tmp_path: Path) -> None:
+    val = tmp_path / "val"
+    val.mkdir()
+    for name in ("more_00", "more_01"):
+        (folder / f"{name}.png").rename(val / f"{name}.png")
+    (low / "more_01.bmp").unlink()
+    started = next(events(trainer.create(PAIRS, folder, val, tmp_path / "run", low), tmp_path / "run"))
+    assert isinstance(started, trainer.Started)
+    assert (started.photos, started.held_out) == (22, 1)
+    assert started.skipped == [f"{val / 'more_01.png'} has no partner"]
+
+
+def test_pairs_and_inputs_that_are_made_exclude_each_other(folder: Path, low: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="learns from given pairs"):
+        trainer.create(PAIRS, folder, None, tmp_path / "run")
+    with pytest.raises(UsageError, match="they are not made by photo"):
+        trainer.create(replace(CONFIG, model=replace(TINY, degradation="photo")), folder, None, tmp_path / "run", low)
+    with pytest.raises(ConfigError, match=r"model\.smallest_scale"):
+        replace(TINY, degradation="pairs", smallest_scale=2.0)
+
+
 @pytest.mark.parametrize("role", ["data", "val"])
 def test_a_run_inside_its_photos_is_refused(role: str, folder: Path, tmp_path: Path) -> None:
     """The sheets of its validations would be photos of the next piece."""
@@ -395,7 +455,7 @@ def test_a_run_inside_its_photos_is_refused(role: str, folder: Path, tmp_path: P
 
 def test_held_out_photos_do_not_keep_what_is_cut_off(tmp_path: Path) -> None:
     images.write(tmp_path / "large.png", Picture(photo("astronaut").repeat(1, 2, 2)))
-    (kept,), _ = trainer._read([tmp_path / "large.png"], 4)
+    (kept,) = trainer._read([tmp_path / "large.png"], TINY, None).originals
     assert kept.shape == (3, 512, 512)
     assert kept.untyped_storage().nbytes() == 4 * kept.numel()
 

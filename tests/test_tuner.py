@@ -15,10 +15,11 @@ from torch import Tensor
 from dreamsr.config import ProcessConfig, TunedGrid
 from dreamsr.core.process import Process
 from dreamsr.core.sampling import SAMPLERS, solve
+from dreamsr.data.degrade import Pairs
 from dreamsr.engine import tuner
 from dreamsr.engine.measure import load_lpips
 from dreamsr.engine.schedule import Settings, schedule
-from dreamsr.engine.tuner import Candidate, Pairs
+from dreamsr.engine.tuner import Candidate
 from dreamsr.engine.upscaler import Upscaler
 from dreamsr.files import checkpoint, hub, images
 from dreamsr.files.checkpoint import Model

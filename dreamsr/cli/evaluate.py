@@ -29,6 +29,9 @@ def evaluate(
     ] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="Measure this model on --data instead.")] = None,
     data: Annotated[Path | None, typer.Option(help="High-resolution pictures; they are degraded here.")] = None,
+    low: Annotated[
+        Path | None, typer.Option(help="What --data is reduced to, as files of the same names; they are not made then.")
+    ] = None,
     against: Annotated[
         str | None, typer.Option(help="Another model or folder of results: paired differences to it.")
     ] = None,
@@ -94,11 +97,13 @@ def evaluate(
         own = [evaluator.results(folders[0], place, "given", crop_to_match)]
     else:
         raise UsageError("nothing to measure", _HOW)
+    if low and (not model or degradation != "auto"):
+        raise UsageError("--low goes with --model and --data, and without --degradation")
     rivals = _rivals(against, place, crop_to_match, variants, compute) if against else []
     scale = _agreed_scale([*own, *rivals], scale)
     measure = Measure(crop if crop is not None else ceil(scale or 4), *distances, PROTOCOLS[protocol])
-    inputs = _inputs([*own, *rivals], degradation)
-    benchmark, unpaired = evaluator.benchmark(place, [*own, *rivals], measure, scale, inputs)
+    inputs = _inputs([*own, *rivals], "pairs" if low else degradation)
+    benchmark, unpaired = evaluator.benchmark(place, [*own, *rivals], measure, scale, inputs, low)
     _warn(unpaired, measure)
     rows, broken = _collect(benchmark)
     together = zip(own, rivals, strict=True) if len(own) == len(rivals) else product(own, rivals)
@@ -183,7 +188,9 @@ def _agreed_scale(contenders: "Sequence[Contender]", given: float | None) -> flo
     return given or next(iter(own), None)
 
 
-def _inputs(contenders: "Sequence[Contender]", degradation: Literal["auto", "bicubic", "photo"]) -> "ModelConfig":
+def _inputs(
+    contenders: "Sequence[Contender]", degradation: Literal["auto", "bicubic", "photo", "pairs"]
+) -> "ModelConfig":
     """The model whose degradation makes the inputs: of the contenders one that is made for it."""
     from dreamsr.config import ModelConfig
     from dreamsr.engine.evaluator import Sampled

@@ -26,6 +26,9 @@ def train(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")],
     data: Annotated[Path | None, typer.Option(help="Folder of photos to train on.")] = None,
     val: Annotated[Path | None, typer.Option(help="Folder of held-out photos (default: a few of --data)")] = None,
+    low: Annotated[
+        Path | None, typer.Option(help="Folder of low-resolution partners of the same names; else photos are reduced.")
+    ] = None,
     config: Annotated[
         str | None, typer.Option("--config", "-c", help="Preset or TOML file (default: bicubic-x4)")
     ] = None,
@@ -54,12 +57,18 @@ def train(
     limit = options.seconds(stop_after) if stop_after else None
     start = _load(init) if init else None
     if resume:
-        run = _reopen(out, overrides or [], data, val, init, config)
+        if data or val or low or init or config:
+            raise UsageError(
+                "--resume goes on with the photos, weights and recipe of the run",
+                "leave out --data, --val, --low, --init and --config",
+            )
+        run = trainer.reconfigure(trainer.reopen(out), overrides or [])
         dtype = run.dtype if dtype == "auto" else dtype
     elif data is None:
         raise UsageError("no photos to train on", "dreamsr train --data FOLDER --out RUN")
     else:
-        run = trainer.create(_config(config or "bicubic-x4", overrides or [], start), data, val, out)
+        asked = [*(["model.degradation=pairs"] if low else []), *(overrides or [])]
+        run = trainer.create(_config(config or "bicubic-x4", asked, start), data, val, out, low)
     if dtype == "fp16":
         raise UsageError("training in fp16 loses small gradients", "use --dtype bf16 or --dtype fp32")
     chosen = setup.compute(device, dtype, threads)
@@ -107,19 +116,6 @@ def _load(name: str) -> "Model":
     from dreamsr.files import checkpoint, hub
 
     return checkpoint.load_model(hub.resolve(name))
-
-
-def _reopen(
-    out: Path, overrides: list[str], data: Path | None, val: Path | None, init: str | None, config: str | None
-) -> "trainer.Run":
-    from dreamsr.engine import trainer
-
-    if data or val or init or config:
-        raise UsageError(
-            "--resume goes on with the photos, weights and recipe of the run",
-            "leave out --data, --val, --init and --config",
-        )
-    return trainer.reconfigure(trainer.reopen(out), overrides)
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from dreamsr.cli import console, options, setup
 from dreamsr.errors import UsageError
 
 if TYPE_CHECKING:
-    from dreamsr.engine.tuner import Candidate, Objective, Pairs
+    from dreamsr.data.degrade import Pairs
+    from dreamsr.engine.tuner import Candidate, Objective
     from dreamsr.files.checkpoint import Model
     from dreamsr.metrics import LPIPS
 

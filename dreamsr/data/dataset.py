@@ -1,6 +1,6 @@
 """A folder of photos as one flat array of bytes, and crops of it as a function of (seed, step)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +15,28 @@ from dreamsr.files.atomic import atomic
 
 
 @dataclass(frozen=True)
+class Partners:
+    """The low-resolution pictures that are given for photos, 1/`scale` as large."""
+
+    files: Mapping[Path, Path]
+    """By photo."""
+    scale: int
+
+
+@dataclass(frozen=True)
 class Photos:
-    """Decoded photos, end to end: `flat` uint8 (N,), and per photo its offset, height and width."""
+    """Decoded photos, end to end: `flat` uint8 (N,), and where each of them, and its partner if there are any, lies."""
 
     flat: Tensor
     offsets: Tensor
+    """int64 (photos, 1 or 2)"""
     sizes: Tensor
-    """int64 (photos, 2): height, width"""
+    """int64 (photos, 1 or 2, 2): height, width"""
+
+    @property
+    def paired(self) -> bool:
+        """Whether every photo has its partner behind it."""
+        return self.offsets.shape[1] == 2
 
     def to(self, device: torch.device) -> "Photos":
         return Photos(self.flat.to(device), self.offsets.to(device), self.sizes.to(device))
@@ -30,47 +45,64 @@ class Photos:
         return len(self.offsets)
 
 
-def load(paths: Sequence[Path], crop: int, cache: Path) -> tuple[Photos, list[str]]:
+def load(paths: Sequence[Path], crop: int, cache: Path, partners: Partners | None = None) -> tuple[Photos, list[str]]:
     """Decode photos once into the file `cache`, memory-mapped; returns them and what was left out.
 
-    Photos smaller than `crop` on a side and unreadable files are left out, and named.
+    Photos smaller than `crop` on a side, unreadable files, and photos whose partner is missing or of another
+    size are left out, and named.
     """
     kept, skipped = [], []
     with atomic(cache) as temporary, temporary.open("wb") as file:
         for path in paths:
             try:
-                color = images.read(path).color
+                pictures = read(path, partners)
+                height, width = pictures[0].shape[1:]
+                if min(height, width) < crop:
+                    raise ImageError(f"{path} is {width}x{height}, smaller than the crop of {crop}")
             except ImageError as error:
                 skipped.append(error.message)
                 continue
-            height, width = color.shape[1:]
-            if min(height, width) < crop:
-                skipped.append(f"{path} is {width}x{height}, smaller than the crop of {crop}")
-                continue
-            file.write(images.to_bytes(color).permute(1, 2, 0).contiguous().numpy().tobytes())
-            kept.append((height, width))
+            for x in pictures:
+                file.write(images.to_bytes(x).permute(1, 2, 0).contiguous().numpy().tobytes())
+            kept.append([tuple(x.shape[1:]) for x in pictures])
         if not kept:
             raise UsageError(
                 f"no photo of at least {crop}x{crop} pixels among {len(paths)} files",
                 "give a folder of larger photos with --data, or a smaller crop=",
             )
     sizes = torch.tensor(kept)
-    lengths = sizes.prod(1) * 3
+    lengths = sizes.prod(2) * 3
+    ends = lengths.flatten().cumsum(0).view_as(lengths)
     flat = torch.from_numpy(np.memmap(cache, dtype=np.uint8, mode="c"))
-    return Photos(flat, lengths.cumsum(0) - lengths, sizes), skipped
+    return Photos(flat, ends - lengths, sizes), skipped
 
 
-def crops(photos: Photos, seed: int, step: int, batch: int, crop: int) -> Tensor:
+def read(path: Path, partners: Partners | None) -> list[Tensor]:
+    """A photo (3, H, W) in [-1, 1], and its partner (3, H / scale, W / scale) if there are any; or an ImageError."""
+    photo = images.read(path).color
+    if partners is None:
+        return [photo]
+    if path not in partners.files:
+        raise ImageError(f"{path} has no partner")
+    partner = images.read(partners.files[path]).color
+    (height, width), (h, w), scale = photo.shape[1:], partner.shape[1:], partners.scale
+    if (height, width) != (scale * h, scale * w):
+        raise ImageError(f"{path} is {width}x{height}, not {scale} times {partners.files[path]}, which is {w}x{h}")
+    return [photo, partner]
+
+
+def crops(photos: Photos, seed: int, step: int, batch: int, crop: int, align: int = 1, partner: bool = False) -> Tensor:
     """Training crops float32 (batch, 3, crop, crop) in [-1, 1], on the photos' device.
 
-    Photo, position, flips and transposition are drawn from a generator seeded by (seed, step).
+    Photo, position (multiples of `align`), flips and transposition are drawn from a generator seeded by (seed, step):
+    of photos aligned by their scale, and of their partners, crops of the same part are drawn.
     """
     draw = sent(torch.rand(batch, 6, generator=generator(seed, step), dtype=torch.float64), photos.flat.device)
     index = (draw[:, 0] * len(photos)).long()
-    size = photos.sizes[index]
-    top, left = ((size - crop + 1) * draw[:, 1:3]).long().unbind(1)
+    size = photos.sizes[index, int(partner)]
+    top, left = (((size - crop) // align + 1) * draw[:, 1:3]).long().mul(align).unbind(1)
     stride = 3 * size[:, 1]
-    start = photos.offsets[index] + top * stride + 3 * left
+    start = photos.offsets[index, int(partner)] + top * stride + 3 * left
     rows = torch.arange(crop, device=start.device)[:, None] * stride[:, None, None]
     columns = torch.arange(3 * crop, device=start.device)
     pixels = photos.flat[start[:, None, None] + rows + columns]

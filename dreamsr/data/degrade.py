@@ -1,6 +1,7 @@
 """What makes a low-resolution picture out of a high-resolution one."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -8,6 +9,17 @@ from dreamsr.config import ModelConfig
 from dreamsr.core.resize import bicubic
 from dreamsr.data.dataset import generator
 from dreamsr.data.photo import photo
+from dreamsr.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Reduced pictures (3, h, w) and their originals, in [-1, 1]."""
+
+    inputs: Sequence[Tensor]
+    originals: Sequence[Tensor]
+    unread: Sequence[str] = ()
+    """What is wrong with pictures that were left out."""
 
 
 def quantize(x: Tensor) -> Tensor:
@@ -29,8 +41,12 @@ def reduced(hr: Tensor, size: tuple[int, int]) -> Tensor:
 def degraded(hr: Tensor, size: tuple[int, int], model: ModelConfig, draw: tuple[int, int]) -> Tensor:
     """What a model of `model.degradation` is given: (B, 3, H, W) in [-1, 1] to (B, 3, *size).
 
-    draw: seed and number, all that a random degradation depends on.
+    draw: seed and number, all that a random degradation depends on. Raises UsageError for a model of given pairs.
     """
+    if model.degradation == "pairs":
+        raise UsageError(
+            "this model learned from given pairs; inputs like theirs cannot be made", "dreamsr eval --low FOLDER"
+        )
     if model.degradation == "bicubic":
         return reduced(hr, size)
     return photo(hr, size, model.photo, generator(*draw, hr.device))

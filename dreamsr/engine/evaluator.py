@@ -13,6 +13,8 @@ from torch import Tensor
 
 from dreamsr.config import ModelConfig
 from dreamsr.core.resize import bicubic
+from dreamsr.data import dataset
+from dreamsr.data.dataset import Partners
 from dreamsr.data.degrade import degraded
 from dreamsr.engine import work
 from dreamsr.engine.device import describe
@@ -169,6 +171,8 @@ class Benchmark:
     """Originals are reduced by it, `fitted` first; None: contenders have their pictures already."""
     inputs: ModelConfig = field(default_factory=ModelConfig)
     """The model whose degradation reduces them."""
+    partners: Partners | None = None
+    """What they are reduced to, where that is given."""
 
     def rows(self, broken: dict[str, str] | None = None) -> Iterator[Row]:
         """The scores, picture by picture; pictures of different sizes are an error that names them.
@@ -193,6 +197,9 @@ class Benchmark:
 
     def case(self, name: str) -> Case:
         path = self.originals[name]
+        if self.partners:
+            hr, lr = dataset.read(path, self.partners)
+            return Case(name, path, (hr.shape[-2], hr.shape[-1]), hr, lr, self.scale)
         hr = images.read(path).color
         size = (hr.shape[-2], hr.shape[-1])
         partners = [c.files[name] for c in self.contenders if isinstance(c, Results) and c.cut]
@@ -243,21 +250,35 @@ def results(folder: Path, originals: Path, name: str, cut: bool = False) -> Resu
 
 
 def benchmark(
-    place: Path, contenders: Sequence[Contender], measure: Measure, scale: float | None, inputs: ModelConfig
+    place: Path,
+    contenders: Sequence[Contender],
+    measure: Measure,
+    scale: float | None,
+    inputs: ModelConfig,
+    low: Path | None = None,
 ) -> tuple[Benchmark, list[Path]]:
     """Contenders, with bicubic first where there is a scale, on the originals at `place` that all folders have.
 
-    Also returns the pictures that are left out for want of a partner.
+    low: a folder of what they are reduced to. Also returns the pictures that are left out for want of a partner.
     """
     originals = by_name(place)
-    folders = [contender for contender in contenders if isinstance(contender, Results)]
-    common = set(originals).intersection(*(folder.files for folder in folders))
-    if not common and not folders:
+    given = [(c.folder, c.files) for c in contenders if isinstance(c, Results)] + ([(low, by_name(low))] if low else [])
+    common = set(originals).intersection(*(files for _, files in given))
+    if not common and not given:
         raise UsageError(f"no {images.KINDS} picture in {place}")
     if not common:
-        places = " and ".join(str(folder.folder) for folder in folders)
+        places = " and ".join(str(folder) for folder, _ in given)
         raise UsageError(f"no picture of {places} has a partner of the same name in {place}")
-    every = [originals, *(folder.files for folder in folders)]
+    every = [originals, *(files for _, files in given)]
     unpaired = sorted(path for files in every for name, path in files.items() if name not in common)
     chosen = {name: path for name, path in originals.items() if name in common}
-    return Benchmark(chosen, [*([Bicubic()] if scale else []), *contenders], measure, scale, inputs), unpaired
+    partners = paired(chosen, low, scale) if low else None
+    return Benchmark(chosen, [*([Bicubic()] if scale else []), *contenders], measure, scale, inputs, partners), unpaired
+
+
+def paired(originals: Mapping[str, Path], low: Path, scale: float | None) -> Partners:
+    """The pictures below `low` that have the names of originals; raises UsageError for a scale that is not whole."""
+    if scale is None or scale != int(scale):
+        raise UsageError(f"--low has pictures of a whole scale, --scale is {scale}", "give --scale 2, 3 or 4")
+    files = by_name(low)
+    return Partners({path: files[name] for name, path in originals.items() if name in files}, int(scale))

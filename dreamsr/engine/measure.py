@@ -92,6 +92,8 @@ class Measure:
         missing = f"not measured, its weights were not found: {lpips_weights.HOW_TO_GET}"
         facts["lpips_alexnet"] = measured if self.lpips else missing
         facts["lpips_squeezenet"] = measured if self.lpips_squeeze else missing
+        if scale is not None and degradation == "pairs":
+            return facts | {"downscaling": f"by {scale:g}, given as files"}
         if scale is not None and scale == int(scale):
             facts["mod_crop"] = int(scale)
         if scale is not None and degradation == "photo":

@@ -205,9 +205,14 @@ def _sample(denoiser: Denoiser, condition: Condition, batch: Batch, plan: Schedu
 
 def draw_batch(config: TrainConfig, process: Process, photos: dataset.Photos, step: int, device: torch.device) -> Batch:
     """A function of the seed and the step alone."""
-    hr = sent(dataset.crops(photos, config.seed, step, config.batch, config.crop), device)
+    place, align = (photos, config.seed, step, config.batch), config.model.scale if photos.paired else 1
+    hr = sent(dataset.crops(*place, config.crop, align), device)
     side = round(config.crop / draw_scale(config, step))
-    anchor = bicubic(degraded(hr, (side, side), config.model, (config.seed + 5, step)), (config.crop, config.crop))
+    if photos.paired:
+        lr = sent(dataset.crops(*place, side, partner=True), device)
+    else:
+        lr = degraded(hr, (side, side), config.model, (config.seed + 5, step))
+    anchor = bicubic(lr, (config.crop, config.crop))
     uniform = torch.rand(2, config.batch, generator=dataset.generator(config.seed + 1, step), dtype=torch.float64)
     level = process.draw(uniform[0], uniform[1] < config.first_level, config.levels)
     generator = dataset.generator(config.seed + 2, step, device)

@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 
 import dreamsr
-from dreamsr.config import TrainConfig
+from dreamsr.config import ModelConfig, TrainConfig
 from dreamsr.core.resize import bicubic
 from dreamsr.data import dataset
-from dreamsr.data.degrade import examples
+from dreamsr.data.degrade import Pairs, examples
 from dreamsr.engine.compilation import compiled
-from dreamsr.engine.evaluator import crop_to_multiple
+from dreamsr.engine.evaluator import by_name, crop_to_multiple, paired
 from dreamsr.engine.optimize import Progress, State, most_steps, new_state, train
 from dreamsr.engine.schedule import Settings, schedule
 from dreamsr.engine.upscaler import Upscaler, count_steps
@@ -50,6 +50,8 @@ class Run:
     val: Path | None
     photos: str
     """Digest of the names and sizes of all photo files."""
+    low: Path | None = None
+    """Where the low-resolution partners of the photos are, of the same names."""
     compiled: bool = False
     """Whether the network runs compiled: recorded, since it changes the last bits."""
     dtype: str = "auto"
@@ -96,13 +98,18 @@ class Saved:
 Event = Started | Progress | Validated | Saved
 
 
-def create(config: TrainConfig, data: Path, val: Path | None, out: Path) -> Run:
-    """A new run; an error if `out` holds one already, or `data` and `val` are no folders of photos."""
+def create(config: TrainConfig, data: Path, val: Path | None, out: Path, low: Path | None = None) -> Run:
+    """A new run; an error if `out` holds one already, or `data`, `val` and `low` are no folders of photos."""
     if (out / STATE).exists():
         raise UsageError(f"{out} already holds a training run", "go on with --resume, or give another --out")
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file; expected a folder for the run")
-    for folder in (folder for folder in (data, val) if folder is not None):
+    degradation = config.model.degradation
+    if degradation == "pairs" and low is None:
+        raise UsageError("this model learns from given pairs", "give --low FOLDER, or model.degradation=bicubic")
+    if degradation != "pairs" and low is not None:
+        raise UsageError(f"--low gives the inputs; they are not made by {degradation}", "leave out model.degradation")
+    for folder in filter(None, (data, val, low)):
         if not images.find(folder):
             raise UsageError(f"no {images.KINDS} picture in {folder}")
         if out.resolve().is_relative_to(folder.resolve()):  # its sheets would be photos to train on
@@ -110,8 +117,8 @@ def create(config: TrainConfig, data: Path, val: Path | None, out: Path) -> Run:
     schedule(config.model, Settings())  # a model that cannot be sampled is not worth training
     if config.energy:
         schedule(config.model, Settings(steps=most_steps(config)))
-    data, val = data.absolute(), val.absolute() if val else None
-    return Run(config, data, val, _digest(data, val))
+    data, val, low = data.absolute(), val and val.absolute(), low and low.absolute()
+    return Run(config, data, val, _digest(data, val, low), low)
 
 
 def reopen(out: Path) -> Run:
@@ -119,10 +126,11 @@ def reopen(out: Path) -> Run:
     if not (out / STATE).exists():
         raise UsageError(f"{out} holds no training run", "start one without --resume")
     document = json.loads((out / RUN).read_text())
-    data, val = Path(document["data"]), Path(document["val"]) if document["val"] else None
+    data, val, low = (Path(document[key]) if document.get(key) else None for key in ("data", "val", "low"))
+    assert data is not None
     kept = {key: document[key] for key in ("photos", "compiled", "dtype") if key in document}
-    run = Run(from_dict(TrainConfig, document["config"]), data, val, **kept)
-    if _digest(data, val) != run.photos:
+    run = Run(from_dict(TrainConfig, document["config"]), data, val, low=low, **kept)
+    if _digest(data, val, low) != run.photos:
         raise UsageError(f"the photos in {data} are not those that the run began with", "start a new run with --init")
     return run
 
@@ -164,15 +172,16 @@ def _fit(
 ) -> Iterator[Event]:
     config = run.config
     training, validation = _photos(run)
-    photos, skipped = dataset.load(training, config.crop, out / "photos.u8")
-    held_out, unread = _read(validation, config.model.scale)
+    partners = _partners(run)
+    photos, skipped = dataset.load(training, config.crop, out / "photos.u8", partners)
+    held_out = _read(validation, config.model, partners)
     if device.type == "cuda" and photos.flat.numel() < torch.cuda.mem_get_info(device)[0] // 2:
         photos = photos.to(device)
     state, seconds = _restore(config, out, device, start)
     if state.step > config.steps:
         raise UsageError(f"{out} is at step {state.step} already, steps is {config.steps}", "give a larger steps=")
     _write(run, out)
-    yield Started(state.step, len(photos), len(held_out), [*skipped, *unread])
+    yield Started(state.step, len(photos), len(held_out.originals), [*skipped, *held_out.unread])
     network = compiled(state.network, static=True) if run.compiled else None
     with (out / LOG).open("a") as log:
         for progress in train(config, state, photos, device, dtype, network):
@@ -185,7 +194,7 @@ def _fit(
             if done or stopping or state.step % config.save_every == 0:
                 log.flush()
                 yield save(run, state, seconds, len(photos), out)
-            if held_out and (done or state.step % config.val_every == 0):
+            if held_out.originals and (done or state.step % config.val_every == 0):
                 validated = validate(config, state, held_out, out)
                 _log(log, validated)
                 yield validated
@@ -233,12 +242,12 @@ def averaged(out: Path) -> Model:
     return model
 
 
-def validate(config: TrainConfig, state: State, hrs: Sequence[Tensor], out: Path) -> Validated:
+def validate(config: TrainConfig, state: State, held_out: Pairs, out: Path) -> Validated:
     """Upscale held-out photos with the averaged weights at 1 and at the model's own number of steps."""
     scale, few = config.model.scale, config.model.sampling.steps
+    hrs, lrs = held_out.originals, held_out.inputs
     device = next(state.ema.parameters()).device
     model = Model(config.model, state.ema, {}).to(device)
-    lrs = examples(hrs, config.model)
     columns = {"bicubic": [bicubic(lr[None], (hr.shape[1], hr.shape[2]))[0] for lr, hr in zip(lrs, hrs, strict=True)]}
     for steps in dict.fromkeys((1, few)):
         upscaler = Upscaler(model, Settings(steps=steps))
@@ -257,6 +266,7 @@ def _write(run: Run, out: Path) -> None:
         "config": to_dict(run.config),
         "data": str(run.data),
         "val": str(run.val) if run.val else None,
+        "low": str(run.low) if run.low else None,
         "photos": run.photos,
         "compiled": run.compiled,
         "dtype": run.dtype,
@@ -277,16 +287,33 @@ def _photos(run: Run) -> tuple[list[Path], list[Path]]:
     return paths, held_out[:: max(1, len(held_out) // MAX_VAL)][:MAX_VAL]
 
 
-def _read(paths: Sequence[Path], scale: int) -> tuple[list[Tensor], list[str]]:
-    """Held-out pictures, at most 512 x 512 of each, and what cannot be read."""
-    return images.readable(paths, lambda color: crop_to_multiple(color[:, :512, :512], scale))
+def _partners(run: Run) -> dataset.Partners | None:
+    """The partners of all photos of a run: what has the same name below `low`."""
+    if run.low is None:
+        return None
+    folders = [paired(by_name(folder), run.low, run.config.model.scale) for folder in filter(None, (run.data, run.val))]
+    return dataset.Partners({k: v for partners in folders for k, v in partners.files.items()}, run.config.model.scale)
 
 
-def _digest(data: Path, val: Path | None) -> str:
+def _read(paths: Sequence[Path], model: ModelConfig, partners: dataset.Partners | None) -> Pairs:
+    """Held-out pictures, at most 512 x 512 of each."""
+
+    def cut(path: Path) -> list[Tensor]:
+        original, *given = dataset.read(path, partners)
+        original = crop_to_multiple(original[:, :512, :512], model.scale).clone()  # a view would keep the whole photo
+        height, width = (length // model.scale for length in original.shape[1:])
+        return [original, *(x[:, :height, :width].clone() for x in given)]
+
+    pictures, unread = images.readable(paths, cut)
+    originals = [first for first, *_ in pictures]
+    inputs = [given for _, given in pictures] if partners else examples(originals, model)
+    return Pairs(inputs, originals, unread)
+
+
+def _digest(*folders: Path | None) -> str:
     entries = [
         f"{path.relative_to(folder)} {path.stat().st_size}"
-        for folder in (data, val)
-        if folder is not None
+        for folder in filter(None, folders)
         for path in images.find(folder)
     ]
     return hashlib.sha256("\n".join(entries).encode()).hexdigest()

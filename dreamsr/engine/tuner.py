@@ -17,7 +17,7 @@ from torch import Tensor
 from dreamsr.config import Grid, ModelConfig, SamplerName, TunedGrid
 from dreamsr.core.process import Process
 from dreamsr.core.sampling import SAMPLERS
-from dreamsr.data.degrade import examples
+from dreamsr.data.degrade import Pairs, examples
 from dreamsr.engine.evaluator import crop_to_multiple
 from dreamsr.engine.memory import Frugal
 from dreamsr.engine.schedule import Settings, schedule
@@ -129,23 +129,13 @@ def _lambdas(levels: Tensor) -> tuple[float, ...]:
     return tuple(torch.log(rows[:, 0] / rows[:, 1]).tolist())
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """Reduced pictures (3, h, w) and their originals, in [-1, 1]."""
-
-    inputs: list[Tensor]
-    originals: list[Tensor]
-    unread: Sequence[str] = ()
-    """What is wrong with pictures that were left out."""
-
-
 def load_pairs(folder: Path, count: int, model: ModelConfig, side: int = 192) -> Pairs:
     """The middles, at most `side` pixels, of `count` pictures spread over a folder, degraded as the model expects."""
     paths = images.find(folder)
     if not paths:
         raise UsageError(f"no {images.KINDS} picture in {folder}")
     chosen = [paths[i * len(paths) // count] for i in range(count)] if count < len(paths) else paths
-    middles, unread = images.readable(chosen, lambda color: _middle(color, side))
+    middles, unread = images.readable(chosen, lambda path: _middle(images.read(path).color, side))
     originals = [crop_to_multiple(x, model.scale) for x in middles if min(x.shape[-2:]) >= LEAST]
     if not originals:
         raise UsageError("; ".join([f"no picture in {folder} has {LEAST} pixels on a side", *unread[:1]]))
@@ -154,7 +144,7 @@ def load_pairs(folder: Path, count: int, model: ModelConfig, side: int = 192) ->
 
 def _middle(x: Tensor, side: int) -> Tensor:
     top, left = (max(0, (length - side) // 2) for length in x.shape[-2:])
-    return x[:, top : top + side, left : left + side]
+    return x[:, top : top + side, left : left + side].clone()  # a view would keep the whole photo
 
 
 def objective(model: Model, pairs: Pairs, kind: Objective, lpips: LPIPS | None) -> Callable[[Candidate], float]:

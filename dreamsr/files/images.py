@@ -5,6 +5,7 @@ import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -49,6 +50,7 @@ __all__ = [
     "write_sheet",
 ]
 
+T = TypeVar("T")
 SUFFIXES = (*FORMATS, *heif.SUFFIXES)
 """Of pictures that are read; those of FORMATS are written too."""
 
@@ -110,12 +112,12 @@ def _visible(root: Path) -> Iterator[Path]:
     return (path for path in root.rglob("*") if not hidden(path) and path.is_file())
 
 
-def readable(paths: Iterable[Path], cut: Callable[[Tensor], Tensor]) -> tuple[list[Tensor], list[str]]:
-    """What `cut` leaves of the color (3, H, W) of every picture, and what is wrong with those that are left out."""
+def readable(paths: Iterable[Path], load: Callable[[Path], T]) -> tuple[list[T], list[str]]:
+    """What `load` makes of every picture, and what is wrong with those that it raises ImageError for."""
     parts, unread = [], []
     for path in paths:
         try:
-            parts.append(cut(read(path).color).clone())  # a view would keep the whole photo
+            parts.append(load(path))
         except ImageError as error:
             unread.append(error.message)
     return parts, unread
