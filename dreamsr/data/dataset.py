@@ -67,7 +67,7 @@ def load(paths: Sequence[Path], crop: int, cache: Path, partners: Partners | Non
             kept.append([tuple(x.shape[1:]) for x in pictures])
         if not kept:
             raise UsageError(
-                f"no photo of at least {crop}x{crop} pixels among {len(paths)} files",
+                f"no photo of at least {crop}x{crop} pixels among {len(paths)} files; the first: {skipped[0]}",
                 "give a folder of larger photos with --data, or a smaller crop=",
             )
     sizes = torch.tensor(kept)
