@@ -9,7 +9,7 @@ from typing import Literal
 
 from dreamsr.errors import ConfigError
 
-TILE = 1088
+TILE = 1472
 """Default side of the tiles on a CPU, in output pixels."""
 ETA_ROOT_END = 0.99
 """sqrt(eta) of ResShift's last row."""

@@ -61,7 +61,7 @@ def test_description_names_device_threads_and_precision() -> None:
 
 def test_tiles_suit_the_device() -> None:
     """A CPU takes one large tile of any shape, a GPU batches of one shape."""
-    assert device.tiling(CPU) == device.Tiling(1088, 1, static=False)
+    assert device.tiling(CPU) == device.Tiling(1472, 1, static=False)
     assert device.tiling(torch.device("cuda")).static
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dreamsr.core.denoiser import Network
 from dreamsr.engine import job, planning
+from dreamsr.engine.estimate import estimate
 from dreamsr.engine.evaluator import Case, Sampled
 from dreamsr.engine.memory import Frugal
 from dreamsr.engine.outputs import Sizing
@@ -19,7 +20,7 @@ from dreamsr.engine.schedule import Settings
 from dreamsr.engine.upscaler import Upscaler
 from dreamsr.engine.work import Job
 from dreamsr.errors import DreamSRError
-from dreamsr.files import images
+from dreamsr.files import checkpoint, hub, images
 from dreamsr.files.checkpoint import Model
 from dreamsr.files.images import Picture
 from dreamsr.files.manifest import Manifest
@@ -92,6 +93,31 @@ finally:
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(kilobytes / (2**20 if sys.platform != "darwin" else 2**30))
 """
+
+
+PEAKS = """
+import resource, sys, torch
+from dreamsr.engine.device import keep_memory
+from dreamsr.engine.upscaler import Upscaler
+from dreamsr.engine.schedule import Settings
+from dreamsr.files import checkpoint, hub
+keep_memory()
+upscaler = Upscaler(checkpoint.load_model(hub.resolve("photo-x4")).to("cpu"), Settings(steps=2))
+for side in (64, int(sys.argv[1])):
+    upscaler([torch.zeros(3, side // 4, side // 4)])
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 2**10))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs the resource module")
+@pytest.mark.parametrize("side", [1024, 1600])
+def test_the_memory_that_is_foretold_is_taken(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One tile, and four of them, in fp32; roughly, as allocators keep what was freed."""
+    done = subprocess.run([sys.executable, "-c", PEAKS, str(side)], capture_output=True, text=True, check=True)
+    before, after = map(int, done.stdout.split())
+    model = checkpoint.load_model(hub.resolve("photo-x4")).to("cpu")
+    monkeypatch.setattr("dreamsr.engine.estimate._seconds", lambda *_: 1.0)
+    assert estimate(Upscaler(model, Settings(steps=2)), [(side, side)]).bytes == pytest.approx(after - before, rel=0.4)
 
 
 @pytest.mark.slow

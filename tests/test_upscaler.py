@@ -221,8 +221,8 @@ def test_wrong_tiles(tile: int, tiny_model: Model) -> None:
 def test_the_usual_tile_fits_every_network() -> None:
     config = replace(TINY, network=NetworkConfig(widths=(8, 8, 8, 8, 8), blocks=1, encoder_blocks=1, patch=8))
     upscaler = Upscaler(Model(config, checkpoint.build(config).eval(), {}).to("cpu"), Settings(steps=1))
-    assert upscaler.tiling.tile == 1024  # the largest multiple of 128 up to 1088
+    assert upscaler.tiling.tile == 1408  # the largest multiple of 128 up to 1472
     assert upscaler([torch.zeros(3, 20, 30)])[0].shape == (3, 80, 120)
     with pytest.raises(UsageError) as error:
-        replace(upscaler, settings=Settings(tile=1088))
-    assert error.value.hint == "try --tile 1024"
+        replace(upscaler, settings=Settings(tile=1472))
+    assert error.value.hint == "try --tile 1408"

@@ -62,7 +62,7 @@ Consistency = Annotated[
 ]
 Tile = Annotated[
     int | None,
-    typer.Option("--tile", "-t", help="Largest side of a tile in output pixels (default: 1088 on a CPU, else 512)"),
+    typer.Option("--tile", "-t", help="Largest side of a tile in output pixels (default: 1472 on a CPU, else 512)"),
 ]
 BatchSize = Annotated[int | None, typer.Option(help="Tiles in one call of the network (default: 1 on a CPU, else 16)")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads of the network (default: one a core)")]

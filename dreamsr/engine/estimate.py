@@ -14,6 +14,8 @@ _SIDE = 1024
 """Of the largest picture that is measured, in pixels of the output."""
 _BYTES_A_PIXEL = 12 * 9
 """Three float32 planes of what is solved in one piece: anchors, u, its estimates, noise; and features."""
+_VALUES_A_TILE_PIXEL = 60
+"""What the bundled networks hold at a time of the tiles of a call, in their precision."""
 _OUTPUT_BYTES = 12 + 3
 """Of a pixel of the output, before and after it is rounded."""
 
@@ -39,8 +41,14 @@ def estimate(upscaler: Upscaler, sizes: Sequence[Size]) -> Estimate:
     middle = min(height, _SIDE), min(width, _SIDE)
     work = sum(_work(upscaler, size) for size in sizes) / _work(upscaler, middle)
     seconds = work * _seconds(upscaler, middle)
-    largest = math.prod(by_pixels[-1])
-    return Estimate(tiles, seconds, min(largest, WHOLE**2) * _BYTES_A_PIXEL + largest * _OUTPUT_BYTES)
+    return Estimate(tiles, seconds, _bytes(upscaler, by_pixels[-1]))
+
+
+def _bytes(upscaler: Upscaler, size: Size) -> int:
+    output, solved = math.prod(size), tuple(min(side, WHOLE) for side in size)
+    tile = max(math.prod(tile.shape) for tile in upscaler.layout([solved]).tiles)
+    held = tile * upscaler.tiling.batch * _VALUES_A_TILE_PIXEL * upscaler.denoiser.dtype.itemsize
+    return math.prod(solved) * _BYTES_A_PIXEL + output * _OUTPUT_BYTES + held
 
 
 def _work(upscaler: Upscaler, size: Size) -> int:
