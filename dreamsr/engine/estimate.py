@@ -45,7 +45,7 @@ def estimate(upscaler: Upscaler, sizes: Sequence[Size]) -> Estimate:
 
 
 def _bytes(upscaler: Upscaler, size: Size) -> int:
-    output, solved = math.prod(size), tuple(min(side, WHOLE) for side in size)
+    output, solved = math.prod(size), (min(size[0], WHOLE), min(size[1], WHOLE))
     tile = max(math.prod(tile.shape) for tile in upscaler.layout([solved]).tiles)
     held = tile * upscaler.tiling.batch * _VALUES_A_TILE_PIXEL * upscaler.denoiser.dtype.itemsize
     return math.prod(solved) * _BYTES_A_PIXEL + output * _OUTPUT_BYTES + held
