@@ -280,8 +280,8 @@ def test_a_corrected_second_try_works_after_a_wrong_start(program: Program, phot
 
 
 def test_a_name_without_a_known_suffix_is_read_all_the_same(program: Program, tiny_file: Path, tmp_path: Path) -> None:
-    small(tmp_path / "a.jpg").rename(tmp_path / "a.jfif")
-    assert program("upscale", "a.jfif", "out/", "-m", tiny_file, "--steps", 1)[0] == 0
+    small(tmp_path / "a.jpg").rename(tmp_path / "a.photo")
+    assert program("upscale", "a.photo", "out/", "-m", tiny_file, "--steps", 1)[0] == 0
     assert load("out/a.png").size == (120, 80)
 
 

@@ -96,7 +96,8 @@ finally:
 
 
 PEAKS = """
-import resource, sys, torch
+import sys, torch
+from pathlib import Path
 from dreamsr.engine.device import keep_memory
 from dreamsr.engine.upscaler import Upscaler
 from dreamsr.engine.schedule import Settings
@@ -105,19 +106,21 @@ keep_memory()
 upscaler = Upscaler(checkpoint.load_model(hub.resolve("photo-x4")).to("cpu"), Settings(steps=2))
 for side in (64, int(sys.argv[1])):
     upscaler([torch.zeros(3, side // 4, side // 4)])
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 2**10))
+    status = Path("/proc/self/status").read_text()  # what `resource` knows begins with the parent's
+    print(int(status.split("VmHWM:")[1].split()[0]) * 2**10)
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs the resource module")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of a process as Linux tells it")
 @pytest.mark.parametrize("side", [1024, 1600])
 def test_the_memory_that_is_foretold_is_taken(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One tile, and four of them, in fp32; roughly, as allocators keep what was freed."""
+    """One tile, and four of them, in fp32; roughly, as allocators keep what was freed and processors differ."""
     done = subprocess.run([sys.executable, "-c", PEAKS, str(side)], capture_output=True, text=True, check=True)
     before, after = map(int, done.stdout.split())
     model = checkpoint.load_model(hub.resolve("photo-x4")).to("cpu")
     monkeypatch.setattr("dreamsr.engine.estimate._seconds", lambda *_: 1.0)
-    assert estimate(Upscaler(model, Settings(steps=2)), [(side, side)]).bytes == pytest.approx(after - before, rel=0.4)
+    foretold = estimate(Upscaler(model, Settings(steps=2)), [(side, side)]).bytes
+    assert 0.5 < foretold / (after - before) < 2
 
 
 @pytest.mark.slow
