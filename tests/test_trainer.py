@@ -386,7 +386,7 @@ def test_one_process_trains_in_a_folder(folder: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def low(folder: Path, tmp_path: Path) -> Path:
-    """What every second row and column of every second block of the photos leaves."""
+    """Of every block of 4 x 4 pixels of the photos one; they are cut to whole blocks."""
     for path in images.find(folder):
         color = images.read(path).color
         images.write(path, Picture(color[:, : color.shape[1] // 4 * 4, : color.shape[2] // 4 * 4]))

@@ -76,6 +76,8 @@ def evaluate(
     it. Means have 95 % intervals over pictures.
     """
     _check(crop, protocol, scale, (json, csv, markdown))
+    if low and (not model or degradation != "auto"):
+        raise UsageError("--low goes with --model and --data, and without --degradation")
     swept = [*(sweep or []), *(word for word in words or [] if _is_sweep(word))]
     folders = [Path(word) for word in words or [] if not _is_sweep(word)]
 
@@ -97,8 +99,6 @@ def evaluate(
         own = [evaluator.results(folders[0], place, "given", crop_to_match)]
     else:
         raise UsageError("nothing to measure", _HOW)
-    if low and (not model or degradation != "auto"):
-        raise UsageError("--low goes with --model and --data, and without --degradation")
     rivals = _rivals(against, place, crop_to_match, variants, compute) if against else []
     scale = _agreed_scale([*own, *rivals], scale)
     measure = Measure(crop if crop is not None else ceil(scale or 4), *distances, PROTOCOLS[protocol])
