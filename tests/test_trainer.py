@@ -22,7 +22,7 @@ from dreamsr.core.networks import PatchUNet
 from dreamsr.core.process import Process
 from dreamsr.core.resize import bicubic
 from dreamsr.data import dataset
-from dreamsr.engine import muon, optimize, trainer
+from dreamsr.engine import muon, optimize, sources, trainer
 from dreamsr.errors import ConfigError, DreamSRError, UsageError
 from dreamsr.files import checkpoint, images
 from dreamsr.files.images import Picture
@@ -455,7 +455,7 @@ def test_a_run_inside_its_photos_is_refused(role: str, folder: Path, tmp_path: P
 
 def test_held_out_photos_do_not_keep_what_is_cut_off(tmp_path: Path) -> None:
     images.write(tmp_path / "large.png", Picture(photo("astronaut").repeat(1, 2, 2)))
-    (kept,) = trainer._read([tmp_path / "large.png"], TINY, None).originals
+    (kept,) = sources.held_out([tmp_path / "large.png"], TINY, None).originals
     assert kept.shape == (3, 512, 512)
     assert kept.untyped_storage().nbytes() == 4 * kept.numel()
 

@@ -7,7 +7,6 @@ RUN/log.jsonl           one JSON object a step or validation
 RUN/samples/            bicubic | 1 step | few steps | original at every validation
 """
 
-import hashlib
 import json
 import math
 from collections import defaultdict
@@ -20,12 +19,12 @@ import torch
 from torch import Tensor
 
 import dreamsr
-from dreamsr.config import ModelConfig, TrainConfig
+from dreamsr.config import TrainConfig
 from dreamsr.core.resize import bicubic
 from dreamsr.data import dataset
-from dreamsr.data.degrade import Pairs, examples
+from dreamsr.data.degrade import Pairs
+from dreamsr.engine import sources
 from dreamsr.engine.compilation import compiled
-from dreamsr.engine.evaluator import by_name, crop_to_multiple, paired
 from dreamsr.engine.optimize import Progress, State, most_steps, new_state, train
 from dreamsr.engine.schedule import Settings, schedule
 from dreamsr.engine.upscaler import Upscaler, count_steps
@@ -38,7 +37,6 @@ from dreamsr.tables import apply_overrides, from_dict, to_dict
 
 STATE, WEIGHTS, LOG, RUN = "state.safetensors", hub.RUN_FILE, "log.jsonl", "run.json"
 CHANGEABLE = ("steps", "val_every", "save_every")
-MAX_VAL = 16
 
 
 @dataclass(frozen=True)
@@ -118,7 +116,7 @@ def create(config: TrainConfig, data: Path, val: Path | None, out: Path, low: Pa
     if config.energy:
         schedule(config.model, Settings(steps=most_steps(config)))
     data, val, low = data.absolute(), val and val.absolute(), low and low.absolute()
-    return Run(config, data, val, _digest(data, val, low), low)
+    return Run(config, data, val, sources.digest(data, val, low), low)
 
 
 def reopen(out: Path) -> Run:
@@ -130,7 +128,7 @@ def reopen(out: Path) -> Run:
     assert data is not None
     kept = {key: document[key] for key in ("photos", "compiled", "dtype") if key in document}
     run = Run(from_dict(TrainConfig, document["config"]), data, val, low=low, **kept)
-    if _digest(data, val, low) != run.photos:
+    if sources.digest(data, val, low) != run.photos:
         raise UsageError(f"the photos in {data} are not those that the run began with", "start a new run with --init")
     return run
 
@@ -171,10 +169,10 @@ def _fit(
     run: Run, out: Path, device: torch.device, dtype: torch.dtype, start: Model | None, stop: Callable[[], bool]
 ) -> Iterator[Event]:
     config = run.config
-    training, validation = _photos(run)
-    partners = _partners(run)
+    training, validation = sources.split(run.data, run.val)
+    partners = sources.partners((run.data, run.val), run.low, config.model.scale)
     photos, skipped = dataset.load(training, config.crop, out / "photos.u8", partners)
-    held_out = _read(validation, config.model, partners)
+    held_out = sources.held_out(validation, config.model, partners)
     if device.type == "cuda" and photos.flat.numel() < torch.cuda.mem_get_info(device)[0] // 2:
         photos = photos.to(device)
     state, seconds = _restore(config, out, device, start)
@@ -277,46 +275,6 @@ def _write(run: Run, out: Path) -> None:
 
 def _psnr_y(x: Tensor, hr: Tensor, crop: int) -> float:
     return psnr(luma(images.to_bytes(x)), luma(images.to_bytes(hr)), crop)
-
-
-def _photos(run: Run) -> tuple[list[Path], list[Path]]:
-    paths = images.find(run.data)
-    if run.val is None:
-        return dataset.hold_out(paths)
-    held_out = images.find(run.val)
-    return paths, held_out[:: max(1, len(held_out) // MAX_VAL)][:MAX_VAL]
-
-
-def _partners(run: Run) -> dataset.Partners | None:
-    """The partners of all photos of a run: what has the same name below `low`."""
-    if run.low is None:
-        return None
-    folders = [paired(by_name(folder), run.low, run.config.model.scale) for folder in filter(None, (run.data, run.val))]
-    return dataset.Partners({k: v for partners in folders for k, v in partners.files.items()}, run.config.model.scale)
-
-
-def _read(paths: Sequence[Path], model: ModelConfig, partners: dataset.Partners | None) -> Pairs:
-    """Held-out pictures, at most 512 x 512 of each."""
-
-    def cut(path: Path) -> list[Tensor]:
-        original, *given = dataset.read(path, partners)
-        original = crop_to_multiple(original[:, :512, :512], model.scale).clone()  # a view would keep the whole photo
-        height, width = (length // model.scale for length in original.shape[1:])
-        return [original, *(x[:, :height, :width].clone() for x in given)]
-
-    pictures, unread = images.readable(paths, cut)
-    originals = [first for first, *_ in pictures]
-    inputs = [given for _, given in pictures] if partners else examples(originals, model)
-    return Pairs(inputs, originals, unread)
-
-
-def _digest(*folders: Path | None) -> str:
-    entries = [
-        f"{path.relative_to(folder)} {path.stat().st_size}"
-        for folder in filter(None, folders)
-        for path in images.find(folder)
-    ]
-    return hashlib.sha256("\n".join(entries).encode()).hexdigest()
 
 
 def _restore(config: TrainConfig, out: Path, device: torch.device, start: Model | None) -> tuple[State, float]:

@@ -1,0 +1,60 @@
+"""The pictures of a training run: which it learns from, which are held out, and their partners."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from dreamsr.config import ModelConfig
+from dreamsr.data import dataset
+from dreamsr.data.dataset import Partners
+from dreamsr.data.degrade import Pairs, examples
+from dreamsr.engine.evaluator import by_name, crop_to_multiple, paired
+from dreamsr.files import images
+
+_MAX_VAL = 16
+_MAX_SIDE = 512
+
+
+def split(data: Path, val: Path | None) -> tuple[list[Path], list[Path]]:
+    """(training, held out): a few of `data` where there is no `val`, else at most 16 pictures of it."""
+    paths = images.find(data)
+    if val is None:
+        return dataset.hold_out(paths)
+    held_out = images.find(val)
+    return paths, held_out[:: max(1, len(held_out) // _MAX_VAL)][:_MAX_VAL]
+
+
+def partners(folders: Sequence[Path | None], low: Path | None, scale: int) -> Partners | None:
+    """The partners of all pictures in folders: what has the same name below `low`."""
+    if low is None:
+        return None
+    found = [paired(by_name(folder), low, scale) for folder in filter(None, folders)]
+    return Partners({photo: file for part in found for photo, file in part.files.items()}, scale)
+
+
+def held_out(paths: Sequence[Path], model: ModelConfig, partners: Partners | None) -> Pairs:
+    """Pictures to validate on, at most 512 x 512 of each, with what a model is given of them."""
+
+    def cut(path: Path) -> list[Tensor]:
+        original, *given = dataset.read(path, partners)
+        part = crop_to_multiple(original[:, :_MAX_SIDE, :_MAX_SIDE], model.scale)
+        height, width = (length // model.scale for length in part.shape[1:])
+        # a view would keep the whole photo
+        return [x.clone() for x in (part, *(x[:, :height, :width] for x in given))]
+
+    pictures, unread = images.readable(paths, cut)
+    originals = [first for first, *_ in pictures]
+    inputs = [given for _, given in pictures] if partners else examples(originals, model)
+    return Pairs(inputs, originals, unread)
+
+
+def digest(*folders: Path | None) -> str:
+    """Of the names and sizes of all pictures in folders."""
+    entries = [
+        f"{path.relative_to(folder)} {path.stat().st_size}"
+        for folder in filter(None, folders)
+        for path in images.find(folder)
+    ]
+    return hashlib.sha256("\n".join(entries).encode()).hexdigest()
