@@ -192,7 +192,7 @@ def bad_inputs(folder: Path) -> None:
         ("upscale in out -o out", 2, "out does not exist"),
         ("upscale in in/a.png file", 2, "file is a file; expected a folder"),
         ("upscale in/a.png in in/out", 2, "in/out lies inside in"),
-        ("upscale in out -f png", 2, "would both become out/a.png"),
+        ("upscale in/a.png one/a.png out", 2, "would both become out/a.png"),
         ("upscale in/a.png in/a.png", 2, "in/a.png would overwrite an original"),
         ("upscale in/a.png out.gif", 2, "out.gif has no suffix that is written"),
         ("upscale missing out", 2, "missing does not exist"),

@@ -224,7 +224,7 @@ def test_models_of_pairs_need_them(program: Program, tiny_file: Path, originals:
     words = ["eval", "-m", model, "--data", originals, "--steps", "1"]
     code, out, err = program(*words)
     assert (code, out) == (2, "")
-    assert "learned from given pairs; inputs like theirs cannot be made\n  hint: dreamsr eval --low FOLDER" in err
+    assert "learned from given pairs; inputs like theirs cannot be made\n  hint: give them: --low FOLDER" in err
     assert program(*words, "--degradation", "bicubic")[0] == 0
 
 

@@ -107,11 +107,36 @@ def test_a_format_that_cannot_hold_the_picture_gives_way_to_png(tmp_path: Path) 
     assert "JPEG has no transparency" in exact.problem
 
 
-def test_a_fallback_that_collides_is_found_before_the_start(tmp_path: Path) -> None:
+def test_what_changes_its_format_beside_its_like_keeps_its_whole_name(tmp_path: Path) -> None:
+    """A folder of a phone has pictures of one name in two formats; that of one must not depend on their order."""
     picture(tmp_path / "in" / "a.webp", 1, 4096)
-    picture(tmp_path / "in" / "a.png")
-    with pytest.raises(UsageError, match=r"a\.png and .*a\.webp would both become .*a\.png"):
-        plan([tmp_path / "in"], tmp_path / "out", Sizing(), 4)
+    for name in ("a.png", "b.jpg", "b.webp", "c.png", "sub/a.bmp"):
+        picture(tmp_path / "in" / name)
+
+    def outputs(naming: Naming) -> list[str]:
+        tasks = plan([tmp_path / "in"], tmp_path / "out", Sizing(), 4, naming)
+        assert [task.target for task in tasks] == [tmp_path / "out" / task.output for task in tasks]
+        return made(tasks)
+
+    assert outputs(Naming()) == ["a.png", "a.webp.png", "b.jpg", "b.webp", "c.png", "sub/a.bmp"]
+    assert outputs(Naming("png", suffix="_4k")) == [
+        *("a_4k.png", "a.webp_4k.png", "b.jpg_4k.png", "b.webp_4k.png", "c_4k.png", "sub/a_4k.png")
+    ]
+    tasks = plan([tmp_path / "in"], tmp_path / "out", Sizing(), 4, Naming("png", compare=True, uncertainty=True))
+    assert [path.name for path in tasks[1].files] == [
+        *("a.webp.png", "a.webp_compare.png", "a.webp_uncertainty.png", "a.webp_uncertainty_preview.png")
+    ]
+
+
+def test_what_a_whole_name_does_not_tell_apart(tmp_path: Path) -> None:
+    """The same names in two places, and a whole name that a picture has already."""
+    pictures = [picture(tmp_path / folder / "a.webp") for folder in ("one", "two")]
+    with pytest.raises(UsageError, match=r"one/a\.webp and .*two/a\.webp would both become .*out/a\.webp\.png"):
+        plan(pictures, tmp_path / "out", Sizing(), 4, Naming("png"))
+    for name in ("a.png", "a.webp.png"):
+        picture(tmp_path / "one" / name)
+    with pytest.raises(UsageError, match=r"a\.webp and .*a\.webp\.png would both become .*a\.webp\.png"):
+        plan([tmp_path / "one"], tmp_path / "out", Sizing(), 4, Naming("png"))
 
 
 def test_names_that_differ_in_case_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

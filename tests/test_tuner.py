@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from dreamsr.config import ProcessConfig, TunedGrid
 from dreamsr.core.process import Process
 from dreamsr.core.sampling import SAMPLERS, solve
-from dreamsr.data.degrade import Pairs
+from dreamsr.data.degrade import Pairs, degrade
 from dreamsr.engine import tuner
 from dreamsr.engine.measure import load_lpips
 from dreamsr.engine.schedule import Settings, schedule
@@ -184,6 +185,45 @@ def test_bad_input(words: str, message: str, program: Program, tiny_file: Path, 
     code, _, err = program(*words.split())
     assert code == 2
     assert message in err
+
+
+def test_given_pairs_begin_at_the_same_pixel(tmp_path: Path) -> None:
+    """Every pixel of the smaller picture is a square of the larger one; what has no partner is not chosen."""
+    low = photo("coffee")[:, :75, :70]
+    images.write(tmp_path / "low" / "a.png", Picture(low))
+    images.write(tmp_path / "high" / "a.png", Picture(low.repeat_interleave(4, 1).repeat_interleave(4, 2)))
+    images.write(tmp_path / "high" / "alone.png", Picture(low))
+    pairs = tuner.load_pairs(tmp_path / "high", 12, replace(TINY, degradation="pairs"), tmp_path / "low")
+    (given,), (original,) = pairs.inputs, pairs.originals
+    assert original.shape == (3, 192, 192)
+    assert torch.equal(given.repeat_interleave(4, 1).repeat_interleave(4, 2), original)
+    assert torch.equal(given, low[:, 13:61, 11:59])
+    assert pairs.unread == []
+
+
+def test_a_model_of_pairs_is_tuned_on_them(program: Program, tiny_file: Path, photos: Path, tmp_path: Path) -> None:
+    """As on what is made from the originals, where these are the same pictures."""
+    whole = tmp_path / "whole"
+    for path in images.find(photos):
+        hr = images.read(path).color[:, :64, :64]
+        images.write(whole / path.name, Picture(hr))
+        images.write(tmp_path / "low" / path.name, Picture(degrade(hr[None], 4)[0]))
+    pairs, words = tmp_path / "pairs.safetensors", ["--data", whole, "--objective", "psnr", "--steps", 2, "--trials", 8]
+    assert program("export", tiny_file, pairs, "degradation=pairs")[0] == 0
+    assert program("export", tiny_file, tmp_path / "alike.safetensors")[0] == 0
+    code, _, err = program("tune", pairs, *words)
+    assert code == 2
+    assert "inputs like theirs cannot be made\n  hint: give them: --low FOLDER" in err
+    given = program("tune", pairs, *words, "--low", tmp_path / "low")
+    made = program("tune", tmp_path / "alike.safetensors", *words)
+    assert given[0] == made[0] == 0
+    result, same = (re.findall("2 steps: .*", err) for _, _, err in (given, made))
+    assert len(result) == 1
+    assert result == same
+    images.write(tmp_path / "others" / "b.png", Picture(torch.zeros(3, 16, 16)))
+    code, _, err = program("tune", pairs, *words, "--low", tmp_path / "others")
+    assert code == 2
+    assert "others has a partner of the same name in" in err
 
 
 def test_tuned_is_as_good_as_the_default_on_other_pictures() -> None:

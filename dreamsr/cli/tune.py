@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 def tune(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="What --model takes elsewhere.")],
     data: Annotated[Path, typer.Option(help="High-resolution pictures; keep them apart from those you measure on.")],
+    low: Annotated[
+        Path | None, typer.Option(help="What --data is reduced to, as files of the same names; they are not made then.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The tuned model (default: MODEL, if it is a file of yours)")
     ] = None,
@@ -51,7 +54,7 @@ def tune(
     if objective == "lpips" and lpips is None:
         raise UsageError("LPIPS has no weights here", "give --lpips-weights FILE, or --objective psnr")
     loaded = setup.load(model, device, dtype, threads)
-    chosen = tuner.load_pairs(data, pairs, loaded.config)
+    chosen = tuner.load_pairs(data, pairs, loaded.config, low)
     for line in chosen.unread:
         console.warn(f"left out: {line}")
     console.say(f"tuning {loaded.config.name} on {len(chosen.inputs)} pictures of {data}, {objective}")

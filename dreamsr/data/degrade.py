@@ -45,7 +45,7 @@ def degraded(hr: Tensor, size: tuple[int, int], model: ModelConfig, draw: tuple[
     """
     if model.degradation == "pairs":
         raise UsageError(
-            "this model learned from given pairs; inputs like theirs cannot be made", "dreamsr eval --low FOLDER"
+            "this model learned from given pairs; inputs like theirs cannot be made", "give them: --low FOLDER"
         )
     if model.degradation == "bicubic":
         return reduced(hr, size)

@@ -223,12 +223,15 @@ def draw_batch(config: TrainConfig, process: Process, photos: dataset.Photos, st
 
 
 def draw_scale(config: TrainConfig, step: int) -> float:
-    """The scale of a step: the model's, or in every other step, on average, any from its smallest on."""
+    """The scale of a step: the model's, or in every other step, on average, any from its smallest on.
+
+    Uniform in 1 / scale: what differs from scale to scale is the share of the frequencies that an anchor has.
+    """
     model = config.model
     if model.smallest_scale is None:
         return model.scale
     chance, place = torch.rand(2, generator=dataset.generator(config.seed + 4, step)).tolist()
-    return model.scale if chance < 0.5 else model.smallest_scale + place * (model.scale - model.smallest_scale)
+    return model.scale if chance < 0.5 else 1 / ((1 - place) / model.scale + place / model.smallest_scale)
 
 
 def draw_steps(config: TrainConfig, step: int) -> int:

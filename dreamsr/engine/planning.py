@@ -2,9 +2,10 @@
 
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dreamsr.engine.outputs import LOSSY, Naming, Size, Sizing
@@ -63,7 +64,9 @@ def plan(
     place = _Place(folder, out)
     with ThreadPoolExecutor(_READERS) as pool:
         tasks = list(pool.map(lambda pair: _task(pair[0], pair[1], place, sizing, largest, naming), named))
-    _check(tasks, _ignores_case(folder))
+    same = _ignores_case(folder)
+    tasks = _told_apart(tasks, naming, same)
+    _check(tasks, same)
     if naming.quality and not any(t.target.suffix.lower() in LOSSY for t in tasks):
         raise UsageError(
             "--quality does not apply: no output is JPEG, WebP or AVIF", "give --format jpg, webp or avif with it"
@@ -127,14 +130,36 @@ def _task(path: Path, name: Path, place: _Place, sizing: Sizing, largest: int, n
         size,
         problem,
         remarks,
-        target.with_name(f"{target.stem}_compare.png") if naming.compare else None,
-        _maps(target) if naming.uncertainty else None,
+        _sheet(target, naming),
+        _maps(target, naming),
     )
 
 
-def _maps(target: Path) -> tuple[Path, Path]:
+def _sheet(target: Path, naming: Naming) -> Path | None:
+    return target.with_name(f"{target.stem}_compare.png") if naming.compare else None
+
+
+def _maps(target: Path, naming: Naming) -> tuple[Path, Path] | None:
     numbers = target.with_name(f"{target.stem}_uncertainty.png")
-    return numbers, numbers.with_stem(f"{numbers.stem}_preview")
+    return (numbers, numbers.with_stem(f"{numbers.stem}_preview")) if naming.uncertainty else None
+
+
+def _told_apart(tasks: list[Task], naming: Naming, ignores_case: bool) -> list[Task]:
+    """`a.heic` becomes `a.heic.jpg`, not `a.jpg`, where that is what another input becomes."""
+    makers = Counter(_key(task.target, ignores_case) for task in tasks)
+
+    def named(task: Task) -> Task:
+        converted = task.source.suffix.lower() != task.target.suffix.lower()
+        return _renamed(task, naming) if converted and makers[_key(task.target, ignores_case)] > 1 else task
+
+    return [named(task) for task in tasks]
+
+
+def _renamed(task: Task, naming: Naming) -> Task:
+    """With the whole name of its input, suffix included, in that of its output."""
+    name = task.source.name + task.target.name.removeprefix(task.source.stem)
+    target, output = task.target.with_name(name), Path(task.output).with_name(name).as_posix()
+    return replace(task, target=target, output=output, sheet=_sheet(target, naming), maps=_maps(target, naming))
 
 
 def _look(path: Path, sizing: Sizing, largest: int) -> tuple[Header | None, Size, str]:
@@ -209,20 +234,22 @@ def _check_folder(out: Path) -> None:
         raise UsageError(f"{blocked} is a file; expected a folder for the output", hint)
 
 
-def _check(tasks: Sequence[Task], ignores_case: bool) -> None:
-    def key(path: Path) -> str:
-        return unicodedata.normalize("NFC", str(path)).casefold() if ignores_case else str(path)
+def _key(path: Path, ignores_case: bool) -> str:
+    """Equal for paths of one file."""
+    return unicodedata.normalize("NFC", str(path)).casefold() if ignores_case else str(path)
 
-    originals = {key(task.source.resolve()) for task in tasks}
+
+def _check(tasks: Sequence[Task], ignores_case: bool) -> None:
+    originals = {_key(task.source.resolve(), ignores_case) for task in tasks}
     makers: dict[str, tuple[Path, Path]] = {}
     for source, target in [(task.source, target) for task in tasks for target in task.files]:
-        if key(target.resolve()) in originals:
+        if _key(target.resolve(), ignores_case) in originals:
             raise UsageError(f"{target} would overwrite an original", "give another OUT, or --suffix _x4")
-        if found := makers.get(key(target)):
+        if found := makers.get(_key(target, ignores_case)):
             other, same = found
             names = str(target) if same == target else f"{same} and {target}, one and the same file here"
             raise UsageError(f"{other} and {source} would both become {names}", "rename one of them")
-        makers[key(target)] = (source, target)
+        makers[_key(target, ignores_case)] = (source, target)
 
 
 def _ignores_case(folder: Path) -> bool:

@@ -1,7 +1,7 @@
 """The pictures of a training run: which it learns from, which are held out, and their partners."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -11,6 +11,7 @@ from dreamsr.data import dataset
 from dreamsr.data.dataset import Partners
 from dreamsr.data.degrade import Pairs, examples
 from dreamsr.engine.evaluator import by_name, crop_to_multiple, paired
+from dreamsr.engine.outputs import Size
 from dreamsr.files import images
 
 _MAX_VAL = 16
@@ -35,14 +36,40 @@ def partners(folders: Sequence[Path | None], low: Path | None, scale: int) -> Pa
 
 
 def held_out(paths: Sequence[Path], model: ModelConfig, partners: Partners | None) -> Pairs:
-    """Pictures to validate on, at most 512 x 512 of each, with what a model is given of them."""
+    """Pictures to validate on: at most 512 x 512 of each, from its top left corner."""
+    return pairs(paths, model, partners, lambda size: (0, 0), _MAX_SIDE)
+
+
+def middles(paths: Sequence[Path], model: ModelConfig, partners: Partners | None, side: int) -> Pairs:
+    """At most `side` x `side` of each picture, from its middle."""
+    step = model.scale if partners else 1  # of a pixel that both have
+
+    def corner(size: Size) -> tuple[int, int]:
+        height, width = (max(0, (length - side) // 2) // step * step for length in size)
+        return height, width
+
+    return pairs(paths, model, partners, corner, side)
+
+
+def pairs(
+    paths: Sequence[Path],
+    model: ModelConfig,
+    partners: Partners | None,
+    corner: Callable[[Size], tuple[int, int]],
+    side: int,
+) -> Pairs:
+    """At most `side` x `side` of each picture, cut to a multiple of the scale, and what a model is given of it.
+
+    corner: from (height, width) to where this begins, with partners at a multiple of the scale.
+    """
 
     def cut(path: Path) -> list[Tensor]:
         original, *given = dataset.read(path, partners)
-        part = crop_to_multiple(original[:, :_MAX_SIDE, :_MAX_SIDE], model.scale)
-        height, width = (length // model.scale for length in part.shape[1:])
+        top, left = corner((original.shape[1], original.shape[2]))
+        part = crop_to_multiple(original[:, top : top + side, left : left + side], model.scale)
+        y, x, height, width = (length // model.scale for length in (top, left, *part.shape[1:]))
         # a view would keep the whole photo
-        return [x.clone() for x in (part, *(x[:, :height, :width] for x in given))]
+        return [part.clone(), *(low[:, y : y + height, x : x + width].clone() for low in given)]
 
     pictures, unread = images.readable(paths, cut)
     originals = [first for first, *_ in pictures]

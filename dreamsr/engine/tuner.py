@@ -17,8 +17,8 @@ from torch import Tensor
 from dreamsr.config import Grid, ModelConfig, SamplerName, TunedGrid
 from dreamsr.core.process import Process
 from dreamsr.core.sampling import SAMPLERS
-from dreamsr.data.degrade import Pairs, examples
-from dreamsr.engine.evaluator import crop_to_multiple
+from dreamsr.data.degrade import Pairs
+from dreamsr.engine import sources
 from dreamsr.engine.memory import Frugal
 from dreamsr.engine.schedule import Settings, schedule
 from dreamsr.engine.upscaler import Upscaler
@@ -35,6 +35,7 @@ GAP = 0.05
 """Least distance of two levels in lambda."""
 LEAST = 32
 """Pixels on a side of a picture to tune on: smaller ones tell nothing, and SSIM has no value for them."""
+_SIDE = 192
 GRIDS: tuple[Grid, ...] = ("lambda", "karras")
 
 
@@ -129,22 +130,24 @@ def _lambdas(levels: Tensor) -> tuple[float, ...]:
     return tuple(torch.log(rows[:, 0] / rows[:, 1]).tolist())
 
 
-def load_pairs(folder: Path, count: int, model: ModelConfig, side: int = 192) -> Pairs:
-    """The middles, at most `side` pixels, of `count` pictures spread over a folder, degraded as the model expects."""
-    paths = images.find(folder)
+def load_pairs(folder: Path, count: int, model: ModelConfig, low: Path | None = None) -> Pairs:
+    """The middles, at most 192 x 192, of `count` pictures spread over a folder, and what a model is given of them.
+
+    low: a folder of that, by name; else they are degraded as the model expects.
+    """
+    paths, partners = images.find(folder), sources.partners([folder], low, model.scale)
     if not paths:
         raise UsageError(f"no {images.KINDS} picture in {folder}")
+    if partners:
+        paths = [path for path in paths if path in partners.files]
+    if not paths:
+        raise UsageError(f"no picture of {low} has a partner of the same name in {folder}")
     chosen = [paths[i * len(paths) // count] for i in range(count)] if count < len(paths) else paths
-    middles, unread = images.readable(chosen, lambda path: _middle(images.read(path).color, side))
-    originals = [crop_to_multiple(x, model.scale) for x in middles if min(x.shape[-2:]) >= LEAST]
-    if not originals:
-        raise UsageError("; ".join([f"no picture in {folder} has {LEAST} pixels on a side", *unread[:1]]))
-    return Pairs(examples(originals, model), originals, unread)
-
-
-def _middle(x: Tensor, side: int) -> Tensor:
-    top, left = (max(0, (length - side) // 2) for length in x.shape[-2:])
-    return x[:, top : top + side, left : left + side].clone()  # a view would keep the whole photo
+    found = sources.middles(chosen, model, partners, _SIDE)
+    large = [pair for pair in zip(found.inputs, found.originals, strict=True) if min(pair[1].shape[-2:]) >= LEAST]
+    if not large:
+        raise UsageError("; ".join([f"no picture in {folder} has {LEAST} pixels on a side", *found.unread[:1]]))
+    return Pairs([lr for lr, _ in large], [hr for _, hr in large], found.unread)
 
 
 def objective(model: Model, pairs: Pairs, kind: Objective, lpips: LPIPS | None) -> Callable[[Candidate], float]:
