@@ -376,6 +376,18 @@ def test_a_model_of_one_scale_becomes_one_of_many(program: Program, tiny_file: P
     assert "--init needs the network of the model" in err
 
 
+def test_a_model_of_many_scales_learns_from_pairs_of_one(program: Program, tiny_file: Path) -> None:
+    for i in range(2):
+        small(Path(f"high/{i}.png"), photo("coffee")[:, :64, 64 * i : 64 * i + 64])
+        small(Path(f"low/{i}.png"), photo("coffee")[:, :16, 16 * i : 16 * i + 16])
+    assert program("export", tiny_file, "free.safetensors", "smallest_scale=1.5")[0] == 0
+    job = ["train", "-c", "fine-tune", "--data", "high", "--low", "low", "--init", "free.safetensors"]
+    code, _, err = program(*job, "--out", "run", "steps=1", "batch=2", "crop=32")
+    assert code == 0, err
+    config = checkpoint.load_model(Path("run/model.safetensors")).config
+    assert (config.scales, config.degradation) == ("x4", "pairs")
+
+
 def test_stop_after_and_a_configuration_file(program: Program, photos: Path) -> None:
     Path("mine.toml").write_text("batch = 2\ncrop = 32\nsteps = 1000\n[model.network]\nwidths = [8]\n")
     code, _, err = program("train", "--data", photos, "--out", "run", "-c", "mine.toml", "--stop-after", "0s")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dreamsr.cli import console, options, setup
-from dreamsr.config import NetworkConfig, SR3Config, TrainConfig
+from dreamsr.config import ModelConfig, NetworkConfig, SR3Config, TrainConfig
 from dreamsr.errors import UsageError
 from dreamsr.tables import apply_overrides, from_dict, load_toml, merge, to_dict
 
@@ -68,7 +68,8 @@ def train(
         raise UsageError("no photos to train on", "dreamsr train --data FOLDER --out RUN")
     else:
         asked = [*(["model.degradation=pairs"] if low else []), *(overrides or [])]
-        run = trainer.create(_config(config or "bicubic-x4", asked, start), data, val, out, low)
+        begun = None if start is None else _inherited(start, low is not None)
+        run = trainer.create(_config(config or "bicubic-x4", asked, begun), data, val, out, low)
     if dtype == "fp16":
         raise UsageError("training in fp16 loses small gradients", "use --dtype bf16 or --dtype fp32")
     chosen = setup.compute(device, dtype, threads)
@@ -81,20 +82,21 @@ def train(
         _show(trainer.fit(run, out, *chosen, start=start, stop=stop), run.config)
 
 
-def _config(name: str, overrides: list[str], start: "Model | None") -> TrainConfig:
-    """The model started from, preset or file over it, overrides over both."""
+def _config(name: str, overrides: list[str], start: ModelConfig | None) -> TrainConfig:
+    """What the model started from hands on, preset or file over it, overrides over both."""
     document = load_toml(_preset(name), name)
     if start is not None:
-        document["model"] = merge(_untuned(start), document.get("model", {}))
+        document["model"] = merge(to_dict(start), document.get("model", {}))
     config = from_dict(TrainConfig, apply_overrides(TrainConfig, document, overrides))
-    if start is not None and config.model.network not in _reachable(start.config.network):
+    if start is not None and config.model.network not in _reachable(start.network):
         raise UsageError("--init needs the network of the model that it starts from", "leave model.network out")
     return config
 
 
-def _untuned(start: "Model") -> dict[str, Any]:
-    """The configuration of the model started from, without the grids that belong to its weights."""
-    return to_dict(replace(start.config, sampling=replace(start.config.sampling, tuned=())))
+def _inherited(start: "Model", pairs: bool) -> ModelConfig:
+    """The configuration of the model started from, without grids, which belong to its weights; pairs have one scale."""
+    sampling = replace(start.config.sampling, tuned=())
+    return replace(start.config, sampling=sampling, smallest_scale=None if pairs else start.config.smallest_scale)
 
 
 def _reachable(network: NetworkConfig | SR3Config) -> "list[NetworkConfig | SR3Config]":
