@@ -61,8 +61,8 @@ def test_the_mean_and_the_deviation_of_samples(tiny_model: Model, picture: Tenso
     upscaler = Upscaler(tiny_model, Settings(steps=2))
     with torch.inference_mode():
         parts = [whole(picture, (132, 104), torch.device("cpu"))]
-        layout, packed, denoise = upscaler._prepare(parts)
-        ends = [list(upscaler._estimates(denoise, layout, parts, number))[-1] for number in range(3)]
+        layout, packed = upscaler._packed(parts)
+        ends = [list(upscaler._estimates(layout, packed, parts, number))[-1] for number in range(3)]
         each = [packed + u_0 / TINY.process.k for u_0 in ends]
     stack = torch.stack([layout.unpack(x)[0] for x in each])
     torch.testing.assert_close(found.color, stack.mean(0), rtol=0, atol=1e-6)

@@ -43,7 +43,11 @@ Fidelity = Annotated[
     ),
 ]
 Samples = Annotated[
-    int, typer.Option(help="Mean of so many samples; takes so many times as long.", rich_help_panel="Sampling")
+    int,
+    typer.Option(
+        help="Mean of so many samples, up to 8 of other orientations; takes so many times as long.",
+        rich_help_panel="Sampling",
+    ),
 ]
 Uncertainty = Annotated[
     bool,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dreamsr.config import TILE
-from dreamsr.core import noise, sampling
+from dreamsr.core import noise, orientation, sampling
 from dreamsr.core.consistency import Projection
 from dreamsr.core.denoiser import Denoiser, Network
 from dreamsr.core.enlargement import Axis, Part, whole, window
@@ -163,8 +163,8 @@ class Upscaler:
         if self.settings.samples > 1:
             raise UsageError(f"there are no previews of {self.settings.samples} samples", "leave samples out")
         parts = [whole(picture, size, self.model.device)]
-        layout, packed, denoise = self._prepare(parts)
-        for u_0 in self._estimates(denoise, layout, parts):
+        layout, packed = self._packed(parts)
+        for u_0 in self._estimates(layout, packed, parts):
             (preview,) = layout.unpack(self.denoiser.process.to_x(u_0, packed))
             yield preview
 
@@ -195,10 +195,10 @@ class Upscaler:
 
     def _solve(self, parts: Sequence[Part]) -> list[Enlarged]:
         """What parts of enlargements become."""
-        layout, packed, denoise = self._prepare(parts)
+        layout, packed = self._packed(parts)
 
         def sample(number: int) -> Tensor:
-            for u_0 in self._estimates(denoise, layout, parts, number):
+            for u_0 in self._estimates(layout, packed, parts, number):
                 last = u_0  # earlier ones are let go
             return self.denoiser.process.to_x(last, packed)
 
@@ -208,20 +208,15 @@ class Upscaler:
         spread = [variance.mean(0).sqrt() / 2 for variance in layout.unpack(variance)]
         return [Enlarged(*both) for both in zip(layout.unpack(mean), spread, strict=True)]
 
-    def _prepare(self, parts: Sequence[Part]) -> tuple[Layout, Tensor, sampling.Denoise]:
-        """How parts lie in a flat bag, the bag of their anchors, and what estimates u_0 on it."""
+    def _packed(self, parts: Sequence[Part]) -> tuple[Layout, Tensor]:
+        """How parts lie in a flat bag, and the bag of their anchors."""
         layout = self.layout([part.size for part in parts])
-        packed = layout.pack([part.anchor for part in parts])
-        denoise = tiled(self.denoiser, layout, packed, [part.scale for part in parts], self.tiling.batch)
-        if self.settings.consistency:
-            denoise = self._consistent(denoise, layout, parts)
-        return layout, packed, denoise
+        return layout, layout.pack([part.anchor for part in parts])
 
-    def _estimates(
-        self, denoise: sampling.Denoise, layout: Layout, parts: Sequence[Part], sample: int = 0
-    ) -> Iterator[Tensor]:
+    def _estimates(self, layout: Layout, packed: Tensor, parts: Sequence[Part], sample: int = 0) -> Iterator[Tensor]:
         """The estimate of u_0 of every step, a flat bag, each with its share of the first."""
         plan, first = self.schedule, None
+        denoise = self._denoise(layout, packed, parts, sample)
         start = self._noise(layout, parts, sample, 0).mul_(plan.noise_scale * float(plan.levels[0, 1]))
         for step in sampling.solve(
             denoise, start, plan.levels, plan.sampler, lambda i: self._noise(layout, parts, sample, i + 1)
@@ -229,6 +224,12 @@ class Upscaler:
             if step.i == 0 and plan.fidelity > 0:
                 first = step.u_0
             yield step.u_0 if first is None else torch.lerp(step.u_0, first, plan.fidelity)
+
+    def _denoise(self, layout: Layout, packed: Tensor, parts: Sequence[Part], sample: int) -> sampling.Denoise:
+        """What estimates u_0 on a flat bag; every sample sees the pictures in another orientation, up to eight."""
+        denoiser = orientation.seen(self.denoiser, sample % orientation.ORIENTATIONS)
+        denoise = tiled(denoiser, layout, packed, [part.scale for part in parts], self.tiling.batch)
+        return self._consistent(denoise, layout, parts) if self.settings.consistency else denoise
 
     def _consistent(self, denoise: sampling.Denoise, layout: Layout, parts: Sequence[Part]) -> sampling.Denoise:
         """`denoise` whose pictures, reduced, come nearer to the inputs."""
