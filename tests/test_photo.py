@@ -184,13 +184,14 @@ def test_the_default_model_is_for_everyday_pictures() -> None:
         assert float((four - one).abs().mean()) > 1 / 255, name
 
 
+@pytest.mark.parametrize("scale", [1.5, 2, 4])
 @pytest.mark.parametrize("steps", [1, 4])
-def test_the_default_model_leaves_no_tint_and_no_speckle(steps: int) -> None:
+def test_the_default_model_leaves_no_tint_and_no_speckle(steps: int, scale: float) -> None:
     upscaler = Upscaler(bundled(), Settings(steps=steps))
     colors = [(0, 0, 0), (127, 127, 127), (255, 255, 255), (200, 40, 40), (30, 90, 160)]
     for color in colors:
         flat = torch.tensor(color).reshape(3, 1, 1).expand(3, 40, 40) / 127.5 - 1
-        out = upscaler([flat])[0]
+        out = upscaler([flat], [(int(40 * scale),) * 2])[0]
         assert float((out.mean((1, 2)) - flat[:, 0, 0]).abs().max()) * 127.5 < 1, color
         assert float(out.std((1, 2)).max()) * 127.5 < 2, color
 
