@@ -1,4 +1,4 @@
-"""The pictures of a training run: which it learns from, which are held out, and their partners."""
+"""The pictures that a model learns from, is validated on and tuned on, and their partners."""
 
 import hashlib
 from collections.abc import Callable, Sequence
