@@ -15,18 +15,18 @@ ORIENTATIONS = 8
 
 def turned(x: Tensor, way: int) -> Tensor:
     """(..., H, W) in one of eight orientations; 0: as it is, 4 to 7: (..., W, H)."""
-    flipped = x.flip(_axes(way))
+    flipped = _flipped(x, way)
     return flipped.transpose(-1, -2) if way & 4 else flipped
 
 
 def turned_back(x: Tensor, way: int) -> Tensor:
     """What `turned` has made this of."""
-    upright = x.transpose(-1, -2) if way & 4 else x
-    return upright.flip(_axes(way))
+    return _flipped(x.transpose(-1, -2) if way & 4 else x, way)
 
 
-def _axes(way: int) -> list[int]:
-    return [axis for axis, bit in ((-1, 1), (-2, 2)) if way & bit]
+def _flipped(x: Tensor, way: int) -> Tensor:
+    axes = [axis for axis, bit in ((-1, 1), (-2, 2)) if way & bit]
+    return x.flip(axes) if axes else x  # flipping by no axis would copy
 
 
 @dataclass(frozen=True)
