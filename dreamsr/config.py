@@ -253,6 +253,8 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     steps: int = 10_000
     batch: int = 32
+    micro_batches: int = 1
+    """Equal parts of a batch whose gradients are added: one after another in less memory, or on several GPUs."""
     crop: int = 128
     """Side of the high-resolution training crops in pixels."""
     lr: float = 5e-4
@@ -287,8 +289,10 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for key in ("steps", "batch", "val_every", "save_every"):
+        for key in ("steps", "batch", "micro_batches", "val_every", "save_every"):
             _require(getattr(self, key) >= 1, key, "at least 1", getattr(self, key))
+        equal = self.batch % self.micro_batches == 0
+        _require(equal, "micro_batches", f"a divisor of batch, {self.batch}", self.micro_batches)
         self._check_crop(self.model.network)
         for key in ("lr", "clip"):
             _require(getattr(self, key) > 0, key, "a positive number", getattr(self, key))

@@ -23,6 +23,7 @@ PROGRAM = [
     "-c",
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from dreamsr.cli.app import main; main()",
 ]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "dreamsr"]
 
 
 class Program:

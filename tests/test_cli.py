@@ -556,7 +556,8 @@ def test_version(program: Program) -> None:
     assert out.startswith("dreamsr 0.")
 
 
-def test_ctrl_c_while_training_saves_and_stops(photos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_training_saves_and_stops(number: signal.Signals, photos: Path, tmp_path: Path) -> None:
     tiny = ["model.network.widths=[8]", "model.network.blocks=1", "batch=2", "crop=32", "steps=100000"]
     command = [*PROGRAM, "train", "--data", str(photos), "--out", "run", *tiny]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process, killed(process):
@@ -564,7 +565,7 @@ def test_ctrl_c_while_training_saves_and_stops(photos: Path, tmp_path: Path) -> 
         for line in process.stderr:
             if line.startswith("step"):
                 break
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         rest = process.stderr.read()
     assert process.returncode == 0, rest
     assert "saved" in rest
@@ -575,7 +576,7 @@ def test_ctrl_c_prints_nothing_in_the_middle_of_a_print(monkeypatch: pytest.Monk
     """Buffered files refuse a write from a signal handler that interrupted another."""
     said: list[str] = []
     monkeypatch.setattr(console, "say", said.append)
-    with train._stopper(None) as stop:
+    with train._stopper(None, alone=True) as stop:
         assert not stop()
         signal.raise_signal(signal.SIGINT)
         assert said == []
@@ -583,6 +584,17 @@ def test_ctrl_c_prints_nothing_in_the_middle_of_a_print(monkeypatch: pytest.Monk
         assert len(said) == 1
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+def test_under_torchrun_a_signal_may_come_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the terminal, and passed on."""
+    monkeypatch.setattr(console, "say", lambda _: None)
+    with train._stopper(None, alone=False) as stop:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        assert stop()
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
 
 
 def test_ctrl_c_while_upscaling_keeps_what_is_finished(tiny_file: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import photo
-from programs import PROGRAM, Program, killed, load, small, visible
+from programs import PROGRAM, TORCHRUN, Program, killed, load, small, visible
 from rich.cells import cell_len
 from rich.console import Console
 
@@ -370,9 +370,6 @@ def test_a_process_takes_over_from_one_that_was_killed(tiny_file: Path, tmp_path
     assert all(load(tmp_path / "out" / name).size == (360, 320) for name in visible(tmp_path / "out"))
     # locks of files that the victim held and the heir finished are gone, those in between at the next start
     assert not {name for name in hidden(tmp_path / "out") if name.endswith(".part")}
-
-
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "dreamsr"]
 
 
 def test_torchrun_splits_a_folder(program: Program, tiny_file: Path, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import re
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 import torch
 from conftest import TINY, photo, randomise
 from PIL import Image
+from programs import PROGRAM, TORCHRUN
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -23,6 +26,7 @@ from dreamsr.core.process import Process
 from dreamsr.core.resize import bicubic
 from dreamsr.data import dataset
 from dreamsr.engine import muon, optimize, sources, trainer
+from dreamsr.engine.ranks import Ranks
 from dreamsr.errors import ConfigError, DreamSRError, UsageError
 from dreamsr.files import checkpoint, images
 from dreamsr.files.images import Picture
@@ -178,6 +182,96 @@ def test_the_score_of_features_teaches_the_network_and_leaves_the_average_alone(
     assert (twice - without - 2 * learned).norm() < 1e-3 * learned.norm()
     assert not state.ema.training
     assert all(p.grad is None for p in state.ema.parameters())
+
+
+def test_micro_batches_have_the_gradient_of_their_batch(folder: Path, tmp_path: Path) -> None:
+    config = replace(CONFIG, micro_batches=2, clip=1e9)
+    loaded, _ = dataset.load(images.find(folder), 32, tmp_path / "cache.u8")
+    state = optimize.new_state(config, CPU)
+    denoiser = Denoiser(randomise(state.network), Process(config.model.process), "x0")
+    first, second = (optimize.draw_batch(config, denoiser.process, loaded, number, CPU) for number in (0, 1))
+    hr, anchor, level, eps = (
+        torch.cat([getattr(part, key) for part in (first, second)]) for key in ("hr", "anchor", "level", "eps")
+    )
+    together = replace(first, hr=hr, anchor=anchor, level=level, eps=eps)
+    whole = optimize.batch_loss(denoiser, state.ema, together, 1.0, config)
+    whole.backward()
+    expected = {name: p.grad for name, p in state.network.named_parameters() if p.grad is not None}
+    state.network.zero_grad(set_to_none=True)
+
+    seen: dict[str, Tensor] = {}
+
+    def keep(*_: object) -> None:
+        seen.update({name: p.grad.clone() for name, p in state.network.named_parameters() if p.grad is not None})
+
+    state.optimizers[0].register_step_pre_hook(keep)
+    loss, _ = optimize.optimizer_step(config, state, denoiser, loaded, CPU, torch.float32)
+    assert loss.item() == pytest.approx(whole.item())
+    assert seen.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(seen[name], gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_micro_batches_are_draws_of_their_own(folder: Path, tmp_path: Path) -> None:
+    """Numbered through the whole run: none is seen twice."""
+    config, process = replace(CONFIG, micro_batches=2), Process(CONFIG.model.process)
+    loaded, _ = dataset.load(images.find(folder), 32, tmp_path / "cache.u8")
+    drawn = [optimize.draw_batch(config, process, loaded, number, CPU) for number in range(6)]
+    for attribute in ("hr", "level", "eps"):
+        assert len({getattr(batch, attribute).numpy().tobytes() for batch in drawn}) == 6, attribute
+
+
+def test_two_processes_train_as_one(folder: Path, tmp_path: Path) -> None:
+    """Bit for bit: the sum of two gradients does not depend on who computed them. They stop and go on together."""
+    recipe = ["batch=4", "crop=32", "steps=6", "warmup=2", "val_every=3", "energy=1", "optimizer=muon"]
+    tiny = ["model.network.widths=[8]", "model.network.blocks=1", "model.network.encoder_blocks=1"]
+    common = ["--device", "cpu", "--dtype", "fp32"]
+
+    def job(command: list[str], out: str, *words: str) -> str:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        words = ("train", "--out", out, *common, *words)
+        done = subprocess.run([*command, *words], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    said = job(TORCHRUN, "two", "--data", str(folder), *recipe, *tiny, "--stop-after", "0s")
+    assert said.count("23 photos, 1 held out, from step 0") == 1
+    assert said.count("step 1: saved") == 1
+    said = job(TORCHRUN, "two", "--resume")
+    assert said.count("step 6: finished") == 1
+    job(PROGRAM, "one", "--data", str(folder), *recipe, *tiny, "micro_batches=2")
+    (two, a), (one, b) = (checkpoint.load_state(tmp_path / out / trainer.STATE) for out in ("two", "one"))
+    assert two["step"] == one["step"] == "6"
+    for group, tensors in a.items():
+        for name, value in tensors.items():
+            assert torch.equal(value, b[group][name]), (group, name)
+    losses, psnr_y = (
+        [[row[key] for row in logged(tmp_path / out) if key in row] for out in ("two", "one")]
+        for key in ("loss", "psnr_y")
+    )
+    assert losses[0] == losses[1]
+    assert psnr_y[0] == psnr_y[1]
+    assert (len(losses[0]), len(psnr_y[0])) == (6, 2)
+
+
+def test_processes_share_micro_batches_equally(folder: Path, tmp_path: Path) -> None:
+    run = trainer.create(replace(CONFIG, micro_batches=2), folder, None, tmp_path / "run")
+    with pytest.raises(UsageError, match="3 processes cannot share micro_batches=2"):
+        next(trainer.fit(run, tmp_path / "run", CPU, torch.float32, ranks=Ranks(0, 3)))
+
+
+@pytest.mark.parametrize(("parts", "hint"), [(1, "micro_batches=2"), (2, "micro_batches=4"), (4, "smaller crop=")])
+def test_too_little_memory_for_a_step(
+    parts: int, hint: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(optimize, "batch_loss", full)
+    run = trainer.create(replace(CONFIG, micro_batches=parts), folder, None, tmp_path / "run")
+    with pytest.raises(DreamSRError, match=f"memory for {4 // parts} crops of 32 pixels") as caught:
+        list(events(run, tmp_path / "run"))
+    assert hint in caught.value.hint
 
 
 def test_dream_begins_at_its_step(folder: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import typer
 
 from dreamsr.cli import console, options, setup
 from dreamsr.config import ModelConfig, NetworkConfig, SR3Config, TrainConfig
+from dreamsr.engine.ranks import Ranks
 from dreamsr.errors import UsageError
 from dreamsr.tables import apply_overrides, from_dict, load_toml, merge, to_dict
 
@@ -48,12 +49,15 @@ def train(
 ) -> None:
     """Train a model on a folder of photos.
 
-    The learning rate follows `steps` alone; stopping and resuming do not change it. Ctrl-C saves and
-    stops, a second Ctrl-C stops at once.
+    The learning rate follows `steps` alone; stopping and resuming do not change it. Ctrl-C or SIGTERM
+    saves and stops, a second one stops at once. torchrun -m dreamsr train takes several GPUs.
     """
     from dreamsr.engine import compilation, trainer
     from dreamsr.engine.device import dtype_name
 
+    ranks = Ranks.from_environment()
+    if ranks.rank:
+        console.hush()
     limit = options.seconds(stop_after) if stop_after else None
     start = _load(init) if init else None
     if resume:
@@ -69,17 +73,19 @@ def train(
     else:
         asked = [*(["model.degradation=pairs"] if low else []), *(overrides or [])]
         begun = None if start is None else _inherited(start, low is not None)
-        run = trainer.create(_config(config or "bicubic-x4", asked, begun), data, val, out, low)
+        recipe = _config(config or "bicubic-x4", asked, begun)
+        recipe = replace(recipe, micro_batches=max(recipe.micro_batches, ranks.world))
+        run = trainer.create(recipe, data, val, out, low)
     if dtype == "fp16":
         raise UsageError("training in fp16 loses small gradients", "use --dtype bf16 or --dtype fp32")
-    chosen = setup.compute(device, dtype, threads)
+    chosen = setup.compute(ranks.device(device), dtype, threads)
     recorded = run.compiled if resume else None
-    fast = compilation.worthwhile(compile, *chosen, run.work, recorded)
+    fast = compilation.worthwhile(compile, *chosen, run.work / ranks.world, recorded)
     run = replace(run, compiled=fast, dtype=dtype_name(chosen[1]))
     if run.compiled:
         console.say("the network is compiled at the first step, which takes a minute or two")
-    with _stopper(limit) as stop, compilation.explained():
-        _show(trainer.fit(run, out, *chosen, start=start, stop=stop), run.config)
+    with _stopper(limit, ranks.world == 1) as stop, compilation.explained():
+        _show(trainer.fit(run, out, *chosen, start=start, stop=stop, ranks=ranks), run.config)
 
 
 def _config(name: str, overrides: list[str], start: ModelConfig | None) -> TrainConfig:
@@ -121,26 +127,34 @@ def _load(name: str) -> "Model":
 
 
 @contextmanager
-def _stopper(limit: float | None) -> "Iterator[Callable[[], bool]]":
-    """True once the time is over or Ctrl-C was pressed; a second Ctrl-C interrupts as usual."""
+def _stopper(limit: float | None, alone: bool) -> "Iterator[Callable[[], bool]]":
+    """True once the time is over, or after Ctrl-C or SIGTERM; a second one interrupts as usual.
+
+    Not so where it is not `alone`: torchrun passes on what the terminal has sent already, and kills in the end.
+    """
     deadline = None if limit is None else time.monotonic() + limit
     pressed = False
 
     def handler(*_: Any) -> None:
         nonlocal pressed
-        pressed = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # no word here: it may have interrupted a print
+        pressed = True  # no word here: it may have interrupted a print
+        if alone:
+            restore()
+
+    def restore() -> None:
+        for number, handle in before.items():
+            signal.signal(number, handle)
 
     def stop() -> bool:
         if pressed:
             console.say("stopping: the state is being saved (Ctrl-C again stops at once)")
         return pressed or (deadline is not None and time.monotonic() > deadline)
 
-    before = signal.signal(signal.SIGINT, handler)
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()
 
 
 def _show(events: "Iterable[trainer.Event]", config: TrainConfig) -> None:

@@ -127,7 +127,8 @@ def _work(
     if folder is None and ranks.rank:
         return  # a single picture is rank 0's
     make_folder(tasks[0].target.parent if folder is None else folder)
-    since = ranks.agree(len(manifest.entries)) if manifest else 0
+    with ranks.joined():
+        since = ranks.first(lambda: len(manifest.entries) if manifest else 0)
     try:
         report.follow(run(job, ranks.own_first(tasks), manifest, since))
     except KeyboardInterrupt:

@@ -1,6 +1,6 @@
 """A folder of photos as one flat array of bytes, and crops of it as a function of (seed, step)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,9 @@ from dreamsr.core.transfer import sent
 from dreamsr.errors import ImageError, UsageError
 from dreamsr.files import images
 from dreamsr.files.atomic import atomic
+
+Decoded = tuple[Tensor, list[str]]
+"""Sizes as in `Photos`, and what was left out."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,26 @@ class Photos:
         return len(self.offsets)
 
 
-def load(paths: Sequence[Path], crop: int, cache: Path, partners: Partners | None = None) -> tuple[Photos, list[str]]:
+def load(
+    paths: Sequence[Path],
+    crop: int,
+    cache: Path,
+    partners: Partners | None = None,
+    once: Callable[[Callable[[], Decoded]], Decoded] = lambda decode: decode(),
+) -> tuple[Photos, list[str]]:
     """Decode photos once into the file `cache`, memory-mapped; returns them and what was left out.
 
     Photos smaller than `crop` on a side, unreadable files, and photos whose partner is missing or of another
-    size are left out, and named.
+    size are left out, and named. once: where several processes share the cache, lets one of them write it.
     """
+    sizes, skipped = once(lambda: _decode(paths, crop, cache, partners))
+    lengths = sizes.prod(2) * 3
+    ends = lengths.flatten().cumsum(0).view_as(lengths)
+    flat = torch.from_numpy(np.memmap(cache, dtype=np.uint8, mode="c"))
+    return Photos(flat, ends - lengths, sizes), skipped
+
+
+def _decode(paths: Sequence[Path], crop: int, cache: Path, partners: Partners | None) -> Decoded:
     kept, skipped = [], []
     with atomic(cache) as temporary, temporary.open("wb") as file:
         for path in paths:
@@ -70,11 +87,7 @@ def load(paths: Sequence[Path], crop: int, cache: Path, partners: Partners | Non
                 f"no photo of at least {crop}x{crop} pixels among {len(paths)} files; the first: {skipped[0]}",
                 "give a folder of larger photos with --data, or a smaller crop=",
             )
-    sizes = torch.tensor(kept)
-    lengths = sizes.prod(2) * 3
-    ends = lengths.flatten().cumsum(0).view_as(lengths)
-    flat = torch.from_numpy(np.memmap(cache, dtype=np.uint8, mode="c"))
-    return Photos(flat, ends - lengths, sizes), skipped
+    return torch.tensor(kept), skipped
 
 
 def read(path: Path, partners: Partners | None) -> list[Tensor]:

@@ -1,10 +1,12 @@
-"""Going on with less when a device runs out of memory."""
+"""What to do when a device runs out of memory: go on with less, or say what takes less."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
+from dreamsr.config import TrainConfig
 from dreamsr.engine.outputs import Size
 from dreamsr.engine.upscaler import Enlarged, Upscaler
 from dreamsr.errors import DreamSRError
@@ -32,3 +34,18 @@ class Frugal:
             self.upscaler = smaller
             batch, tile = smaller.tiling.batch, smaller.tiling.tile
             remark = f"the device ran out of memory; from here on tiles of {tile}, {batch} at a time"
+
+
+@contextmanager
+def enough_for(config: TrainConfig) -> Iterator[None]:
+    """Memory that runs out inside, while training, becomes a DreamSRError that tells what takes less."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        now, batch = config.micro_batches, config.batch
+        more = next((n for n in range(now + 1, batch + 1) if batch % n == 0), None)
+        hint = f"micro_batches={more}, which computes a batch in {more} parts" if more else "a smaller crop="
+        raise DreamSRError(
+            f"the device has too little memory for {batch // now} crops of {config.crop} pixels at a time",
+            f"start again with {hint}",
+        ) from error

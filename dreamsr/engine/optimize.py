@@ -20,6 +20,7 @@ from dreamsr.core.transfer import sent
 from dreamsr.data import dataset
 from dreamsr.data.degrade import degraded
 from dreamsr.engine.muon import Muon
+from dreamsr.engine.ranks import ALONE, Ranks
 from dreamsr.engine.schedule import Schedule, Settings, schedule
 from dreamsr.errors import DreamSRError
 from dreamsr.files import checkpoint
@@ -54,7 +55,7 @@ class State:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step learns from, on the device."""
+    """What one pass of the gradient learns from, on the device."""
 
     hr: Tensor
     """Crops (B, 3, H, W) in [-1, 1]."""
@@ -110,19 +111,21 @@ def train(
     device: torch.device,
     dtype: torch.dtype,
     network: Network | None = None,
+    ranks: Ranks = ALONE,
 ) -> Iterator[Progress]:
     """Step until `config.steps`; stop by leaving the loop where `progress.step == state.step`.
 
     What a GPU has computed is read only every few steps, always before a save or validation is due, so
     that it never waits for the host. `network` is called in place of the state's own: its compiled form.
+    Joined ranks share the micro-batches of a step, and all of them have its results.
     """
     denoiser = Denoiser(network or state.network, Process(config.model.process), config.model.prediction)
     state.network.train()
     while state.step < config.steps:
         start, first = time.perf_counter(), state.step + 1
-        pending = [optimizer_step(config, state, denoiser, photos, device, dtype)]
+        pending = [optimizer_step(config, state, denoiser, photos, device, dtype, ranks)]
         while not _due(config, state.step, UNREAD[device.type]):
-            pending.append(optimizer_step(config, state, denoiser, photos, device, dtype))
+            pending.append(optimizer_step(config, state, denoiser, photos, device, dtype, ranks))
         values = torch.stack([torch.stack(pair) for pair in pending]).tolist()
         seconds = (time.perf_counter() - start) / len(values)
         for step, (loss, norm) in enumerate(values, first):
@@ -146,15 +149,21 @@ def optimizer_step(
     photos: dataset.Photos,
     device: torch.device,
     dtype: torch.dtype,
+    ranks: Ranks = ALONE,
 ) -> tuple[Tensor, Tensor]:
     """One step of optimizer and average; (loss, norm of the gradient), still on the device."""
     step = state.step
-    batch = draw_batch(config, denoiser.process, photos, step, device)
     p = config.dream_p if step >= config.dream_start else "off"
     precision = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
-    with _dropout(config, step, device), precision:
-        loss = batch_loss(denoiser, state.ema, batch, p, config)
-    loss.backward()
+    loss = torch.zeros((), device=device)
+    for part in ranks.own_share(range(config.micro_batches)):
+        number = step * config.micro_batches + part
+        batch = draw_batch(config, denoiser.process, photos, number, device)
+        with _dropout(config, number, device), precision:
+            share = batch_loss(denoiser, state.ema, batch, p, config) / config.micro_batches
+        share.backward()
+        loss += share.detach()
+    ranks.add([loss, *(p.grad for p in state.network.parameters() if p.grad is not None)])
     norm = nn.utils.clip_grad_norm_(state.network.parameters(), config.clip)
     for optimizer in state.optimizers:
         for group in optimizer.param_groups:
@@ -164,7 +173,7 @@ def optimizer_step(
         optimizer.zero_grad(set_to_none=True)
     update_ema(state.ema, state.network, ema_decay(config, step))
     state.step += 1
-    return loss.detach(), norm.detach()
+    return loss, norm.detach()
 
 
 def batch_loss(denoiser: Denoiser, average: UNet, batch: Batch, p: dream.Exponent, config: TrainConfig) -> Tensor:
@@ -203,34 +212,38 @@ def _sample(denoiser: Denoiser, condition: Condition, batch: Batch, plan: Schedu
     return scoring.sample(denoiser, start, plan.levels, plan.sampler, condition, noise)
 
 
-def draw_batch(config: TrainConfig, process: Process, photos: dataset.Photos, step: int, device: torch.device) -> Batch:
-    """A function of the seed and the step alone."""
-    place, align = (photos, config.seed, step, config.batch), config.model.scale if photos.paired else 1
+def draw_batch(
+    config: TrainConfig, process: Process, photos: dataset.Photos, number: int, device: torch.device
+) -> Batch:
+    """A micro-batch: a function of the seed and its number in the run alone."""
+    size = config.batch // config.micro_batches
+    place, align = (photos, config.seed, number, size), config.model.scale if photos.paired else 1
     hr = sent(dataset.crops(*place, config.crop, align), device)
-    side = round(config.crop / draw_scale(config, step))
+    side = round(config.crop / draw_scale(config, number))
     if photos.paired:
         lr = sent(dataset.crops(*place, side, partner=True), device)
     else:
-        lr = degraded(hr, (side, side), config.model, (config.seed + 5, step))
+        lr = degraded(hr, (side, side), config.model, (config.seed + 5, number))
     anchor = bicubic(lr, (config.crop, config.crop))
-    uniform = torch.rand(2, config.batch, generator=dataset.generator(config.seed + 1, step), dtype=torch.float64)
+    uniform = torch.rand(2, size, generator=dataset.generator(config.seed + 1, number), dtype=torch.float64)
     level = process.draw(uniform[0], uniform[1] < config.first_level, config.levels)
-    generator = dataset.generator(config.seed + 2, step, device)
+    generator = dataset.generator(config.seed + 2, number, device)
     eps = torch.randn(hr.shape, generator=generator, device=device)
-    further = dataset.generator(config.seed + 6, step, device)
+    further = dataset.generator(config.seed + 6, number, device)
     scale = torch.full((1,), config.crop / side, device=device)
-    return Batch(hr, anchor, scale, level, eps, draw_steps(config, step), further)
+    steps = draw_steps(config, number // config.micro_batches)  # GPUs that share a batch take equally long
+    return Batch(hr, anchor, scale, level, eps, steps, further)
 
 
-def draw_scale(config: TrainConfig, step: int) -> float:
-    """The scale of a step: the model's, or in every other step, on average, any from its smallest on.
+def draw_scale(config: TrainConfig, number: int) -> float:
+    """The scale of a micro-batch: the model's, or in every other one, on average, any from its smallest on.
 
     Uniform in 1 / scale: what differs from scale to scale is the share of the frequencies that an anchor has.
     """
     model = config.model
     if model.smallest_scale is None:
         return model.scale
-    chance, place = torch.rand(2, generator=dataset.generator(config.seed + 4, step)).tolist()
+    chance, place = torch.rand(2, generator=dataset.generator(config.seed + 4, number)).tolist()
     return model.scale if chance < 0.5 else 1 / ((1 - place) / model.scale + place / model.smallest_scale)
 
 
@@ -249,10 +262,10 @@ def most_steps(config: TrainConfig) -> int:
 
 
 @contextmanager
-def _dropout(config: TrainConfig, step: int, device: torch.device) -> Iterator[None]:
-    """What dropout draws inside is a function of the seed and the step."""
+def _dropout(config: TrainConfig, number: int, device: torch.device) -> Iterator[None]:
+    """What dropout draws inside is a function of the seed and the micro-batch."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(dataset.generator(config.seed + 3, step).initial_seed())
+        torch.manual_seed(dataset.generator(config.seed + 3, number).initial_seed())
         yield
 
 

@@ -1,9 +1,13 @@
-"""The processes of one `torchrun`: who does what first, on which device, and from when on."""
+"""The processes of one `torchrun`: who does what, on which device, and what they tell one another."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 T = TypeVar("T")
 
@@ -22,6 +26,10 @@ class Ranks:
         values = [os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")]
         return cls(*map(int, values)) if all(v.isdecimal() for v in values) else cls()
 
+    def own_share(self, items: Sequence[T]) -> Sequence[T]:
+        """Every world-th item from the rank on."""
+        return items[self.rank :: self.world]
+
     def own_first(self, items: Sequence[T]) -> list[T]:
         """Every world-th item from the rank on, then those of the next ranks, in case they die or fall behind."""
         return [item for k in range(self.world) for item in items[(self.rank + k) % self.world :: self.world]]
@@ -34,18 +42,56 @@ class Ranks:
             return name
         return f"cuda:{self.local % torch.cuda.device_count()}"
 
-    def agree(self, value: int) -> int:
-        """Rank 0's value, once every rank has come this far."""
+    @contextmanager
+    def joined(self, device: str = "cpu") -> Iterator[None]:
+        """Inside, values go from rank to rank; nobody comes in, or leaves in peace, before all do.
+
+        device: the kind that tensors to `add` are on.
+        """
         if self.world == 1:
-            return value
+            yield
+            return
+        from torch import distributed
+
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
+        try:
+            yield
+            self.any(False)
+        finally:
+            distributed.destroy_process_group()
+
+    def first(self, make: Callable[[], T]) -> T:
+        """What `make` returns at rank 0, the only one that calls it."""
+        if self.world == 1:
+            return make()
+        from torch import distributed
+
+        made = [make() if self.rank == 0 else None]
+        distributed.broadcast_object_list(made)
+        return cast(T, made[0])
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is up at any rank."""
+        if self.world == 1:
+            return flag
         import torch
         from torch import distributed
 
-        distributed.init_process_group("gloo")
-        try:
-            shared = torch.tensor(value)
-            distributed.broadcast(shared, 0)
-            distributed.barrier()
-            return int(shared)
-        finally:
-            distributed.destroy_process_group()
+        flags = torch.tensor(int(flag))
+        distributed.all_reduce(flags)
+        return bool(flags)
+
+    def add(self, tensors: "Sequence[Tensor]") -> None:
+        """Replace tensors by their sums over all ranks, in one message."""
+        if self.world == 1:
+            return
+        import torch
+        from torch import distributed
+
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        distributed.all_reduce(flat)
+        for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(total.view(tensor.shape))
+
+
+ALONE = Ranks()

@@ -9,8 +9,8 @@ RUN/samples/            bicubic | 1 step | few steps | original at every validat
 
 import json
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,11 @@ from dreamsr.config import TrainConfig
 from dreamsr.core.resize import bicubic
 from dreamsr.data import dataset
 from dreamsr.data.degrade import Pairs
-from dreamsr.engine import sources
+from dreamsr.engine import snapshot, sources
 from dreamsr.engine.compilation import compiled
+from dreamsr.engine.memory import enough_for
 from dreamsr.engine.optimize import Progress, State, most_steps, new_state, train
+from dreamsr.engine.ranks import ALONE, Ranks
 from dreamsr.engine.schedule import Settings, schedule
 from dreamsr.engine.upscaler import Upscaler, count_steps
 from dreamsr.errors import UsageError
@@ -150,45 +152,78 @@ def fit(
     *,
     start: Model | None = None,
     stop: Callable[[], bool] = lambda: False,
+    ranks: Ranks = ALONE,
 ) -> Iterator[Event]:
     """Train from the state in `out`, or from the beginning (warm from `start`), until done or `stop()`.
 
-    Progress of every step is logged and yielded. The state is on disk when it is done or stopped.
-    Raises UsageError while another process trains in `out`.
+    Progress of every step is logged and yielded. The state is on disk when it is done or stopped. Ranks share
+    the micro-batches of every step, and stop together; the first alone writes, and tells what happened.
+    Raises UsageError while another process trains in `out`, and where micro-batches cannot be shared equally.
     """
+    parts = run.config.micro_batches
+    if parts % ranks.world:
+        raise UsageError(
+            f"{ranks.world} processes cannot share micro_batches={parts} equally",
+            f"start as many as divide {parts}, or a new run with micro_batches={ranks.world}",
+        )
+    with _owned(out, ranks), ranks.joined(device.type), enough_for(run.config):
+        yield from _fit(run, out, device, dtype, start, stop, ranks)
+
+
+@contextmanager
+def _owned(out: Path, ranks: Ranks) -> Iterator[None]:
+    """Inside, no other job trains in the folder."""
+    if ranks.rank:
+        yield
+        return
     lock = locks.claim(out / STATE)
     if lock is None:
         raise UsageError(f"another process is training in {out}", "wait for its end, or give another --out")
     try:
-        yield from _fit(run, out, device, dtype, start, stop)
+        yield
     finally:
         locks.release(lock)
 
 
 def _fit(
-    run: Run, out: Path, device: torch.device, dtype: torch.dtype, start: Model | None, stop: Callable[[], bool]
+    run: Run,
+    out: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    start: Model | None,
+    stop: Callable[[], bool],
+    ranks: Ranks,
 ) -> Iterator[Event]:
     config = run.config
     training, validation = sources.split(run.data, run.val)
     partners = sources.partners((run.data, run.val), run.low, config.model.scale)
-    photos, skipped = dataset.load(training, config.crop, out / "photos.u8", partners)
-    held_out = sources.held_out(validation, config.model, partners)
+    photos, skipped = dataset.load(training, config.crop, out / "photos.u8", partners, ranks.first)
     if device.type == "cuda" and photos.flat.numel() < torch.cuda.mem_get_info(device)[0] // 2:
         photos = photos.to(device)
-    state, seconds = _restore(config, out, device, start)
+    state = new_state(config, device, start.network if start else None)
+    seconds = snapshot.restore(out / STATE, state) if (out / STATE).exists() else 0.0
     if state.step > config.steps:
         raise UsageError(f"{out} is at step {state.step} already, steps is {config.steps}", "give a larger steps=")
-    _write(run, out)
-    yield Started(state.step, len(photos), len(held_out.originals), [*skipped, *held_out.unread])
     network = compiled(state.network, static=True) if run.compiled else None
+    steps = train(config, state, photos, device, dtype, network, ranks)
+    if ranks.rank:
+        for progress in steps:
+            yield progress
+            if progress.step == state.step and ranks.any(stop()):
+                return
+        return
+    held_out = sources.held_out(validation, config.model, partners)
+    _write(run, out)
+    _forget(out / LOG, state.step)
+    yield Started(state.step, len(photos), len(held_out.originals), [*skipped, *held_out.unread])
     with (out / LOG).open("a") as log:
-        for progress in train(config, state, photos, device, dtype, network):
+        for progress in steps:
             seconds += progress.seconds
             _log(log, progress)
             yield progress
             if progress.step < state.step:
                 continue
-            done, stopping = state.step == config.steps, stop()
+            done, stopping = state.step == config.steps, ranks.any(stop())
             if done or stopping or state.step % config.save_every == 0:
                 log.flush()
                 yield save(run, state, seconds, len(photos), out)
@@ -202,8 +237,7 @@ def _fit(
 
 def save(run: Run, state: State, seconds: float, photos: int, out: Path) -> Saved:
     """Write the training state, then the averaged weights with their card."""
-    groups = {"network": state.network.state_dict(), "ema": state.ema.state_dict(), **_moments(state)}
-    checkpoint.save_state(out / STATE, groups, {"step": str(state.step), "seconds": str(seconds)})
+    snapshot.save(out / STATE, state, seconds)
     training = {k: v for k, v in to_dict(run.config).items() if k != "model"}
     card = {
         "dreamsr": dreamsr.__version__,
@@ -217,27 +251,9 @@ def save(run: Run, state: State, seconds: float, photos: int, out: Path) -> Save
     return Saved(state.step, out / WEIGHTS, state.step == run.config.steps)
 
 
-def _moments(state: State) -> dict[str, dict[str, Tensor]]:
-    """What the optimizers remember of the weights, by kind and name."""
-    names = _names(state)
-    moments: dict[str, dict[str, Tensor]] = defaultdict(dict)
-    for optimizer in state.optimizers:
-        for parameter, values in optimizer.state.items():
-            for key in values.keys() - {"step"}:
-                moments[key][names[parameter]] = values[key]
-    return moments
-
-
-def _names(state: State) -> dict[Tensor, str]:
-    return {parameter: name for name, parameter in state.network.named_parameters()}
-
-
 def averaged(out: Path) -> Model:
     """The averaged weights of a run in full precision, with their card."""
-    model = checkpoint.load_model(out / WEIGHTS)
-    _, groups = checkpoint.load_state(out / STATE)
-    checkpoint.load_weights(model.network, groups["ema"], out / STATE)
-    return model
+    return snapshot.average(out / STATE, checkpoint.load_model(out / WEIGHTS))
 
 
 def validate(config: TrainConfig, state: State, held_out: Pairs, out: Path) -> Validated:
@@ -275,27 +291,6 @@ def _write(run: Run, out: Path) -> None:
 
 def _psnr_y(x: Tensor, hr: Tensor, crop: int) -> float:
     return psnr(luma(images.to_bytes(x)), luma(images.to_bytes(hr)), crop)
-
-
-def _restore(config: TrainConfig, out: Path, device: torch.device, start: Model | None) -> tuple[State, float]:
-    state = new_state(config, device, start.network if start else None)
-    if not (out / STATE).exists():
-        _forget(out / LOG, 0)
-        return state, 0.0
-    metadata, groups = checkpoint.load_state(out / STATE)
-    checkpoint.load_weights(state.network, groups["network"], out / STATE)
-    checkpoint.load_weights(state.ema, groups["ema"], out / STATE)
-    state.step = int(metadata["step"])
-    names = _names(state)
-    moments = {key: tensors for key, tensors in groups.items() if key not in ("network", "ema")}
-    for optimizer in state.optimizers:
-        for parameter in optimizer.param_groups[0]["params"]:
-            own = {key: tensors[names[parameter]] for key, tensors in moments.items() if names[parameter] in tensors}
-            # copied into the parameter's own memory format, which the fused optimizer relies on
-            copies = {key: torch.empty_like(parameter).copy_(value) for key, value in own.items()}
-            optimizer.state[parameter] = {"step": torch.tensor(float(state.step), device=device), **copies}
-    _forget(out / LOG, state.step)
-    return state, float(metadata["seconds"])
 
 
 def _log(log: Any, event: Progress | Validated) -> None:
