@@ -169,6 +169,17 @@ def test_sheets_count_as_outputs(tmp_path: Path) -> None:
         plan([tmp_path / "in"], tmp_path / "out", Sizing(), 4, Naming(compare=True))
 
 
+def test_sheets_and_maps_of_pictures_of_one_name(tmp_path: Path) -> None:
+    for name in ("a.jpg", "a.png", "b.png"):
+        picture(tmp_path / "in" / name)
+    tasks = plan([tmp_path / "in"], tmp_path / "out", Sizing(), 4, Naming(compare=True, uncertainty=True))
+    kinds = ("compare", "uncertainty", "uncertainty_preview")
+    assert [[path.name for path in task.files] for task in tasks] == [
+        [name, *(f"{stem}_{kind}.png" for kind in kinds)]
+        for name, stem in (("a.jpg", "a.jpg"), ("a.png", "a.png"), ("b.png", "b"))
+    ]
+
+
 def test_the_size_of_a_turned_picture(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6

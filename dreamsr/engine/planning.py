@@ -13,6 +13,7 @@ from dreamsr.errors import DreamSRError, UsageError
 from dreamsr.files import images
 from dreamsr.files.images import Header
 
+_BESIDE = ("compare", "uncertainty", "uncertainty_preview")
 _READERS = 8
 """Threads that read headers: most of the time they wait for the disk."""
 
@@ -65,7 +66,7 @@ def plan(
     with ThreadPoolExecutor(_READERS) as pool:
         tasks = list(pool.map(lambda pair: _task(pair[0], pair[1], place, sizing, largest, naming), named))
     same = _ignores_case(folder)
-    tasks = _told_apart(tasks, naming, same)
+    tasks = _accompanied(_told_apart(tasks, same), naming, same)
     _check(tasks, same)
     if naming.quality and not any(t.target.suffix.lower() in LOSSY for t in tasks):
         raise UsageError(
@@ -130,36 +131,38 @@ def _task(path: Path, name: Path, place: _Place, sizing: Sizing, largest: int, n
         size,
         problem,
         remarks,
-        _sheet(target, naming),
-        _maps(target, naming),
     )
 
 
-def _sheet(target: Path, naming: Naming) -> Path | None:
-    return target.with_name(f"{target.stem}_compare.png") if naming.compare else None
-
-
-def _maps(target: Path, naming: Naming) -> tuple[Path, Path] | None:
-    numbers = target.with_name(f"{target.stem}_uncertainty.png")
-    return (numbers, numbers.with_stem(f"{numbers.stem}_preview")) if naming.uncertainty else None
-
-
-def _told_apart(tasks: list[Task], naming: Naming, ignores_case: bool) -> list[Task]:
+def _told_apart(tasks: list[Task], ignores_case: bool) -> list[Task]:
     """`a.heic` becomes `a.heic.jpg`, not `a.jpg`, where that is what another input becomes."""
     makers = Counter(_key(task.target, ignores_case) for task in tasks)
 
     def named(task: Task) -> Task:
         converted = task.source.suffix.lower() != task.target.suffix.lower()
-        return _renamed(task, naming) if converted and makers[_key(task.target, ignores_case)] > 1 else task
+        return _renamed(task) if converted and makers[_key(task.target, ignores_case)] > 1 else task
 
     return [named(task) for task in tasks]
 
 
-def _renamed(task: Task, naming: Naming) -> Task:
+def _renamed(task: Task) -> Task:
     """With the whole name of its input, suffix included, in that of its output."""
     name = task.source.name + task.target.name.removeprefix(task.source.stem)
-    target, output = task.target.with_name(name), Path(task.output).with_name(name).as_posix()
-    return replace(task, target=target, output=output, sheet=_sheet(target, naming), maps=_maps(target, naming))
+    return replace(task, target=task.target.with_name(name), output=Path(task.output).with_name(name).as_posix())
+
+
+def _accompanied(tasks: list[Task], naming: Naming, ignores_case: bool) -> list[Task]:
+    """With the places of sheet and maps; `a.jpg_compare.png` beside `a.jpg` where there is an `a.png`, too."""
+    stems = Counter(_key(task.target.with_suffix(""), ignores_case) for task in tasks)
+
+    def beside(task: Task) -> Task:
+        alone = stems[_key(task.target.with_suffix(""), ignores_case)] == 1
+        stem = task.target.stem if alone else task.target.name
+        sheet, numbers, colours = (task.target.with_name(f"{stem}_{what}.png") for what in _BESIDE)
+        maps = (numbers, colours) if naming.uncertainty else None
+        return replace(task, sheet=sheet if naming.compare else None, maps=maps)
+
+    return [beside(task) for task in tasks]
 
 
 def _look(path: Path, sizing: Sizing, largest: int) -> tuple[Header | None, Size, str]:
