@@ -6,18 +6,21 @@
 #
 # A piece ends after PIECE (9m): the run's state is saved, and its averaged weights are exported to RUN/ema.safetensors,
 # small enough to be carried back. The same command goes on in the same RUN. On a fresh machine, where the state is lost,
-# INIT=ema.safetensors starts warm from what came back.
+# INIT=ema.safetensors starts warm from what came back. GPUS=4 trains on four of them.
 set -eu
 data=$1 run=$2
 shift 2
 PYTHONPATH=$(cd "$(dirname "$0")/.." && pwd)${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONPATH
-dreamsr() { "${PYTHON:-python3}" -m dreamsr "$@"; }
+python=${PYTHON:-python3}
+train() {
+    "$python" ${GPUS:+-m torch.distributed.run --standalone --nproc-per-node "$GPUS"} -m dreamsr train \
+        --out "$run" --stop-after "${PIECE:-9m}" "$@"
+}
 
 if [ -f "$run/state.safetensors" ]; then
-    dreamsr train --resume --out "$run" --stop-after "${PIECE:-9m}"
+    train --resume
 else
-    dreamsr train --data "$data/train" --val "$data/val" --out "$run" --stop-after "${PIECE:-9m}" \
-        ${INIT:+--init "$INIT"} "$@"
+    train --data "$data/train" --val "$data/val" ${INIT:+--init "$INIT"} "$@"
 fi
-dreamsr export "$run" "$run/ema.safetensors" --overwrite
+"$python" -m dreamsr export "$run" "$run/ema.safetensors" --overwrite

@@ -1,5 +1,6 @@
 """Scripts that users run."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -73,7 +74,8 @@ def test_training_in_pieces_from_a_checkout(data: Path, tmp_path: Path) -> None:
         return done.stderr
 
     here, there = tmp_path / "here", tmp_path / "there"
-    piece(here, "steps=100000", "batch=2", "crop=32", "warmup=1", *TINY_NETWORK)
+    piece(here, "steps=100000", "batch=2", "crop=32", "warmup=1", *TINY_NETWORK, GPUS="2")
+    assert json.loads((here / "run.json").read_text())["config"]["micro_batches"] == 2
     first = int(checkpoint.load_state(here / "state.safetensors")[0]["step"])
     assert f"from step {first}" in piece(here)
     assert int(checkpoint.load_state(here / "state.safetensors")[0]["step"]) > first
