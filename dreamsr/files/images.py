@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -89,7 +90,7 @@ def find(root: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Path]:
     if not root.is_dir():
         raise UsageError(f"{root} does not exist", "give a picture or a folder of pictures")
     wanted = tuple(suffixes)
-    return sorted(path for path in _visible(root) if path.suffix.lower() in wanted)
+    return sorted(path for path in _visible(root) if path.suffix.lower() in wanted and path.is_file())
 
 
 def others(root: Path) -> Counter[str]:
@@ -106,10 +107,13 @@ def is_ours(path: Path) -> bool:
 
 
 def _visible(root: Path) -> Iterator[Path]:
-    def hidden(path: Path) -> bool:
-        return any(part.startswith(".") for part in path.relative_to(root).parts)
+    for folder, folders, files in os.walk(root):
+        folders[:] = _not_hidden(folders)  # what is taken out is not walked through
+        yield from (Path(folder, name) for name in _not_hidden(files))
 
-    return (path for path in root.rglob("*") if not hidden(path) and path.is_file())
+
+def _not_hidden(names: list[str]) -> list[str]:
+    return [name for name in names if not name.startswith(".")]
 
 
 def readable(paths: Iterable[Path], load: Callable[[Path], T]) -> tuple[list[T], list[str]]:
