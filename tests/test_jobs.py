@@ -391,6 +391,16 @@ def test_torchrun_splits_a_folder(program: Program, tiny_file: Path, tmp_path: P
     assert contents("out") == contents("alone")
 
 
+def test_torchrun_makes_a_single_picture_once(tiny_file: Path, tmp_path: Path) -> None:
+    """The other ranks have nothing to do, and nobody waits for them."""
+    small(tmp_path / "a.png")
+    job = ("upscale", "a.png", "-m", tiny_file, "--steps", 1, "--device", "cpu")
+    code, _, err = finish(start(*job, command=TORCHRUN, cwd=tmp_path))
+    assert code == 0, err
+    assert err.count("1 done") == 1
+    assert visible(tmp_path) == sorted(["a.png", "a_x4.png", tiny_file.name])
+
+
 @pytest.mark.slow
 def test_torchrun_makes_again_what_is_to_be_overwritten_once(tiny_file: Path, tmp_path: Path) -> None:
     fill(tmp_path / "in", 4)

@@ -118,6 +118,12 @@ def _foretell(job: "Job", tasks: "list[Task]", manifest: "Manifest | None", repo
     report.plan(verdicts, estimate.estimate(job.upscaler, sizes))
 
 
+def _begun(manifest: "Manifest", ranks: Ranks) -> int:
+    """Entries of the manifest that were there when all ranks had come."""
+    with ranks.joined():
+        return ranks.first(lambda: len(manifest.entries))
+
+
 def _work(
     job: "Job", tasks: "list[Task]", folder: Path | None, manifest: "Manifest | None", report: Report, ranks: Ranks
 ) -> None:
@@ -127,8 +133,7 @@ def _work(
     if folder is None and ranks.rank:
         return  # a single picture is rank 0's
     make_folder(tasks[0].target.parent if folder is None else folder)
-    with ranks.joined():
-        since = ranks.first(lambda: len(manifest.entries) if manifest else 0)
+    since = _begun(manifest, ranks) if manifest else 0
     try:
         report.follow(run(job, ranks.own_first(tasks), manifest, since))
     except KeyboardInterrupt:
