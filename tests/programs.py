@@ -37,7 +37,8 @@ class Program:
         if words[0] in ("upscale", "train", "eval") and "--device" not in words:
             words += ["--device", "cpu"]
         self.monkeypatch.setattr(sys, "argv", ["dreamsr", *words])
-        self.monkeypatch.setattr(console, "_talk", Console(stderr=True, highlight=False, soft_wrap=True))
+        for name in ("_talk", "_alarm"):
+            self.monkeypatch.setattr(console, name, Console(stderr=True, highlight=False, soft_wrap=True))
         self.capfd.readouterr()
         code = 0
         try:

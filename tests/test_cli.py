@@ -89,6 +89,20 @@ def test_a_broken_file_is_reported_and_the_rest_is_done(program: Program, tiny_f
         assert (tmp_path / "in" / name).read_bytes() == content
 
 
+def test_quiet_says_what_went_wrong_alone(program: Program, photos: Path, tmp_path: Path) -> None:
+    small(tmp_path / "in" / "a.png")
+    job = ("upscale", "in", "out", "-m", "bicubic-x4", "--steps", 1, "--quiet")
+    assert program(*job) == (0, "", "")
+    (tmp_path / "in" / "b.png").write_bytes(b"words")
+    code, out, err = program(*job)
+    assert (code, out) == (1, "")
+    assert [line[:7] for line in err.splitlines()] == ["failed:"]
+    code, out, err = program("upscale", "in", "out", "-m", "no-such-model", "-q")
+    assert (code, out, err[:6]) == (2, "", "error:")
+    short = ["steps=2", "batch=2", "crop=32", "model.network.widths=[8]", "model.network.encoder_blocks=0"]
+    assert program("train", "--data", photos, "--out", "run", "-q", *short) == (0, "", "")
+
+
 def test_gray_alpha_orientation(program: Program, tiny_file: Path, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()

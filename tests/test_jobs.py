@@ -587,7 +587,7 @@ def test_a_bar_fits_into_one_line(width: int, monkeypatch: pytest.MonkeyPatch) -
 
 def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
-    monkeypatch.setattr(console, "_talk", Console(file=screen, force_terminal=True, width=40))
+    monkeypatch.setattr(console, "_alarm", Console(file=screen, force_terminal=True, width=40))
     console.warn("careful")
     console.list_up("to look at", [("failed", "in/a.png", "it is not a picture at all, whatever its name may say")])
     assert not re.search(r"\x1b\[[0-9;]*3[0-7]", screen.getvalue())
@@ -598,6 +598,7 @@ def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nobody_but_rank_0_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
     monkeypatch.setattr(console, "_talk", Console(file=screen))
+    monkeypatch.setattr(console, "_alarm", Console(file=screen))
     console.hush()
     console.say("progress")
     console.warn("careful")

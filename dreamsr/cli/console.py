@@ -13,15 +13,22 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Column, Table
 
-_talk = Console(stderr=True, highlight=False, soft_wrap=True)
+_talk = _alarm = Console(stderr=True, highlight=False, soft_wrap=True)
 _PLAIN_SECONDS = 10.0
 _WIDE = 72
 """Columns from which on a bar has room beside name, count and pace."""
 
 
+def quieten() -> None:
+    """Say only warnings, failures and errors from now on."""
+    global _talk
+    _talk = Console(quiet=True, force_terminal=False)
+
+
 def hush() -> None:
     """Say nothing but errors from now on: another process speaks for this one."""
-    _talk.quiet = True
+    quieten()
+    _alarm.quiet = True
 
 
 def say(text: str) -> None:
@@ -31,15 +38,15 @@ def say(text: str) -> None:
 
 def warn(text: str) -> None:
     """Something the user should know; the work goes on."""
-    _talk.print(f"[bold yellow]warning:[/] {escape(text)}")
+    _alarm.print(f"[bold yellow]warning:[/] {escape(text)}")
 
 
 def error(message: str, hint: str = "") -> None:
     """What went wrong and what to type next, on one line each."""
-    _talk.quiet = False
-    _talk.print(f"[bold red]error:[/] {escape(message)}")
+    _alarm.quiet = False
+    _alarm.print(f"[bold red]error:[/] {escape(message)}")
     if hint:
-        _talk.print(f"  hint: {escape(hint)}")
+        _alarm.print(f"  hint: {escape(hint)}")
 
 
 def data(text: str) -> None:
@@ -67,14 +74,14 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], turn: bool = Fa
 
 def list_up(title: str, rows: Sequence[tuple[str, str, str]]) -> None:
     """Remarks on files, (kind, file, text), on stderr: a table on a terminal, lines elsewhere."""
-    if not _talk.is_terminal:
+    if not _alarm.is_terminal:
         for kind, name, text in rows:
-            say(f"{kind}: {name}: {text}")
+            _alarm.print(escape(f"{kind}: {name}: {text}"))
         return
     drawn = Table("", Column("file", overflow="fold"), Column("what", overflow="fold"), title=title)
     for row in rows:
         drawn.add_row(*map(escape, row))
-    _talk.print(drawn, soft_wrap=False)
+    _alarm.print(drawn, soft_wrap=False)
 
 
 class Advance(Protocol):

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from dreamsr.cli import console
+from dreamsr.cli import console, options
 from dreamsr.errors import UsageError
 from dreamsr.tables import load_toml
 
@@ -40,6 +40,7 @@ def export(
         typer.Option(metavar="MODEL=SHARE", help="Mix in the weights of a related model or run; may be repeated."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Write the averaged weights of a run, or a model, as one slim file with configuration and card.
 

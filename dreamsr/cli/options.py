@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from dreamsr.cli import console
 from dreamsr.errors import UsageError
 from dreamsr.files.hub import DEFAULT_MODEL
 
@@ -136,6 +137,15 @@ DryRun = Annotated[
 ]
 Json = Annotated[
     bool, typer.Option("--json", help="A JSON object a file on stdout, and a summary.", rich_help_panel="Output")
+]
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet",
+        "-q",
+        callback=lambda wanted: console.quieten() if wanted else None,
+        help="Say only what went wrong: warnings, failures, errors.",
+    ),
 ]
 DEFAULT = DEFAULT_MODEL
 

@@ -46,6 +46,7 @@ def train(
     dtype: options.Dtype = "auto",
     threads: options.Threads = None,
     compile: options.Compile = "auto",
+    quiet: options.Quiet = False,
 ) -> None:
     """Train a model on a folder of photos.
 

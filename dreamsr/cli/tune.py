@@ -36,6 +36,7 @@ def tune(
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     threads: options.Threads = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Search the noise levels and the sampler that a model is best sampled with at few steps.
 

@@ -53,6 +53,7 @@ def upscale(
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Upscale pictures and folders of pictures.
 
