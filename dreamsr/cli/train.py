@@ -4,17 +4,15 @@ import signal
 import time
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dreamsr.cli import console, options, setup
-from dreamsr.config import ModelConfig, NetworkConfig, SR3Config, TrainConfig
+from dreamsr.config import TrainConfig
 from dreamsr.engine.ranks import Ranks
 from dreamsr.errors import UsageError
-from dreamsr.tables import apply_overrides, from_dict, load_toml, merge, to_dict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -53,7 +51,7 @@ def train(
     The learning rate follows `steps` alone; stopping and resuming do not change it. Ctrl-C or SIGTERM
     saves and stops, a second one stops at once. torchrun -m dreamsr train takes several GPUs.
     """
-    from dreamsr.engine import compilation, trainer
+    from dreamsr.engine import compilation, recipe, trainer
     from dreamsr.engine.device import dtype_name
 
     ranks = Ranks.from_environment()
@@ -72,11 +70,9 @@ def train(
     elif data is None:
         raise UsageError("no photos to train on", "dreamsr train --data FOLDER --out RUN")
     else:
-        asked = [*(["model.degradation=pairs"] if low else []), *(overrides or [])]
-        begun = None if start is None else _inherited(start, low is not None)
-        recipe = _config(config or "bicubic-x4", asked, begun)
-        recipe = replace(recipe, micro_batches=max(recipe.micro_batches, ranks.world))
-        run = trainer.create(recipe, data, val, out, low)
+        begun = None if start is None else start.config
+        made = recipe.make(config or "bicubic-x4", overrides or [], begun, low is not None)
+        run = trainer.create(recipe.shared(made, ranks.world), data, val, out, low)
     if dtype == "fp16":
         raise UsageError("training in fp16 loses small gradients", "use --dtype bf16 or --dtype fp32")
     chosen = setup.compute(ranks.device(device), dtype, threads)
@@ -87,38 +83,6 @@ def train(
         console.say("the network is compiled at the first step, which takes a minute or two")
     with _stopper(limit, ranks.world == 1) as stop, compilation.explained():
         _show(trainer.fit(run, out, *chosen, start=start, stop=stop, ranks=ranks), run.config)
-
-
-def _config(name: str, overrides: list[str], start: ModelConfig | None) -> TrainConfig:
-    """What the model started from hands on, preset or file over it, overrides over both."""
-    document = load_toml(_preset(name), name)
-    if start is not None:
-        document["model"] = merge(to_dict(start), document.get("model", {}))
-    config = from_dict(TrainConfig, apply_overrides(TrainConfig, document, overrides))
-    if start is not None and config.model.network not in _reachable(start.network):
-        raise UsageError("--init needs the network of the model that it starts from", "leave model.network out")
-    return config
-
-
-def _inherited(start: "Model", pairs: bool) -> ModelConfig:
-    """The configuration of the model started from, without grids, which belong to its weights; pairs have one scale."""
-    sampling = replace(start.config.sampling, tuned=())
-    return replace(start.config, sampling=sampling, smallest_scale=None if pairs else start.config.smallest_scale)
-
-
-def _reachable(network: NetworkConfig | SR3Config) -> "list[NetworkConfig | SR3Config]":
-    """The networks that can begin with the weights of this one: one that is told the scale, too."""
-    return [network, *([replace(network, scale_embedding=True)] if isinstance(network, NetworkConfig) else [])]
-
-
-def _preset(name: str) -> bytes:
-    presets = resources.files("dreamsr") / "presets"
-    known = sorted(entry.name.removesuffix(".toml") for entry in presets.iterdir() if entry.name.endswith(".toml"))
-    if name in known:
-        return (presets / f"{name}.toml").read_bytes()
-    if not Path(name).is_file():
-        raise UsageError(f"there is no preset and no file {name!r}", f"presets: {', '.join(known)}")
-    return Path(name).read_bytes()
 
 
 def _load(name: str) -> "Model":

@@ -1,0 +1,52 @@
+"""The configuration of a new training run: a preset or file, what the model started from hands on, and changes."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+
+from dreamsr.config import ModelConfig, NetworkConfig, SR3Config, TrainConfig
+from dreamsr.errors import UsageError
+from dreamsr.tables import apply_overrides, from_dict, load_toml, merge, to_dict
+
+
+def make(name: str, overrides: Sequence[str], start: ModelConfig | None, pairs: bool) -> TrainConfig:
+    """What the model started from hands on, preset or file `name` over it, overrides ("key=value") over both.
+
+    pairs: inputs are given, not made. Raises UsageError for an unknown name, and for a network that cannot
+    begin with the weights of `start`.
+    """
+    document = load_toml(_preset(name), name)
+    if start is not None:
+        document["model"] = merge(to_dict(_inherited(start, pairs)), document.get("model", {}))
+    asked = [*(["model.degradation=pairs"] if pairs else []), *overrides]
+    config = from_dict(TrainConfig, apply_overrides(TrainConfig, document, asked))
+    if start is not None and config.model.network not in _reachable(start.network):
+        raise UsageError("--init needs the network of the model that it starts from", "leave model.network out")
+    return config
+
+
+def shared(config: TrainConfig, processes: int) -> TrainConfig:
+    """The recipe with at least one micro-batch for every process."""
+    return replace(config, micro_batches=max(config.micro_batches, processes))
+
+
+def _inherited(start: ModelConfig, pairs: bool) -> ModelConfig:
+    """The configuration of the model started from, without grids, which belong to its weights; pairs have one scale."""
+    sampling = replace(start.sampling, tuned=())
+    return replace(start, sampling=sampling, smallest_scale=None if pairs else start.smallest_scale)
+
+
+def _reachable(network: NetworkConfig | SR3Config) -> list[NetworkConfig | SR3Config]:
+    """The networks that can begin with the weights of this one: one that is told the scale, too."""
+    return [network, *([replace(network, scale_embedding=True)] if isinstance(network, NetworkConfig) else [])]
+
+
+def _preset(name: str) -> bytes:
+    presets = resources.files("dreamsr") / "presets"
+    known = sorted(entry.name.removesuffix(".toml") for entry in presets.iterdir() if entry.name.endswith(".toml"))
+    if name in known:
+        return (presets / f"{name}.toml").read_bytes()
+    if not Path(name).is_file():
+        raise UsageError(f"there is no preset and no file {name!r}", f"presets: {', '.join(known)}")
+    return Path(name).read_bytes()
