@@ -8,7 +8,7 @@ import torch
 
 from dreamsr.config import ModelConfig, NetworkConfig, TrainConfig
 from dreamsr.core.dream import Exponent
-from dreamsr.engine import trainer
+from dreamsr.engine import runs, trainer
 from dreamsr.files import checkpoint
 from dreamsr.files.checkpoint import Model
 
@@ -67,8 +67,8 @@ def follow(trial: Trial, data: Path, out: Path) -> None:
     if weights(out, trial, trial.points[-1]).exists():
         return
     folder = out / trial.name
-    begun = (folder / trainer.STATE).exists()
-    run = trainer.reopen(folder) if begun else trainer.create(trial.config, data / "train", data / "val", folder)
+    begun = (folder / runs.STATE).exists()
+    run = runs.reopen(folder) if begun else runs.create(trial.config, data / "train", data / "val", folder)
     for event in trainer.fit(run, folder, CPU, torch.float32):
         if isinstance(event, trainer.Saved) and event.step in trial.points:
             shutil.copyfile(event.weights, weights(out, trial, event.step))

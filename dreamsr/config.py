@@ -296,8 +296,9 @@ class TrainConfig:
         self._check_crop(self.model.network)
         for key in ("lr", "clip"):
             _require(getattr(self, key) > 0, key, "a positive number", getattr(self, key))
-        for key in ("weight_decay", "dream_start", "energy", "seed"):
+        for key in ("weight_decay", "dream_start", "energy"):
             _require(getattr(self, key) >= 0, key, "at least 0", getattr(self, key))
+        _require(0 <= self.seed < 2**63, "seed", "at least 0 and below 2^63", self.seed)
         _require(self.warmup >= 0, "warmup", "at least 0", self.warmup)
         _require(0 <= self.cooldown <= 1, "cooldown", "between 0 and 1", self.cooldown)
         _require(0 <= self.ema < 1, "ema", "at least 0 and below 1", self.ema)

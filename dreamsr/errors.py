@@ -8,6 +8,8 @@ class DreamSRError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.told = False
+        """Whether another process tells the user."""
 
 
 class UsageError(DreamSRError):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import re
 import tomllib
 import types
@@ -53,7 +54,9 @@ def apply_overrides(cls: type, data: Mapping[str, Any], overrides: Iterable[str]
             raise ConfigError(f"{text!r} is not an override", "write key=value, for example steps=5000")
         if key not in (known := known_keys(cls)):
             raise ConfigError(f"unknown key {key!r}", _nearest(key, known))
-        result = _with(result, key.split("."), _toml_value(value))
+        path, given = key.split("."), _toml_value(value)
+        text_wanted = str in _hints(cls, path) and not isinstance(given, str)
+        result = _with(result, path, value if text_wanted else given)
     return result
 
 
@@ -70,9 +73,13 @@ def parse_field(cls: type, key: str, text: str) -> Any:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested dicts `over` laid over `base`."""
-    both = {k for k, v in over.items() if isinstance(v, Mapping) and isinstance(base.get(k), Mapping)}
-    return {**base, **over, **{k: merge(base[k], over[k]) for k in both}}
+    """Nested dicts `over` laid over `base`; a table and something else in one place are a ConfigError."""
+    tables = {k for k in base.keys() & over.keys() if isinstance(base[k], Mapping) or isinstance(over[k], Mapping)}
+    for key in tables:
+        for value in (base[key], over[key]):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{key} is {value!r}; expected a table")
+    return {**base, **over, **{k: merge(base[k], over[k]) for k in tables}}
 
 
 def load_toml(document: bytes, where: str) -> dict[str, Any]:
@@ -85,9 +92,22 @@ def load_toml(document: bytes, where: str) -> dict[str, Any]:
         raise ConfigError(f"{where} is not valid TOML: {error}") from error
 
 
-def _with(data: Mapping[str, Any], path: list[str], value: Any) -> dict[str, Any]:
+def _with(data: Mapping[str, Any], path: list[str], value: Any, where: str = "") -> dict[str, Any]:
     head, *rest = path
-    return {**data, head: _with(data.get(head, {}), rest, value) if rest else value}
+    if not rest:
+        return {**data, head: value}
+    table = data.get(head, {})
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"{where}{head} is {table!r}; expected a table")
+    return {**data, head: _with(table, rest, value, f"{where}{head}.")}
+
+
+def _hints(cls: type, path: list[str]) -> list[Any]:
+    """The types that the key at a path may have: one for every table that has it."""
+    hint = typing.get_type_hints(cls).get(path[0])
+    if len(path) == 1:
+        return [hint]
+    return [found for table in _tables(hint) for found in _hints(table, path[1:])]
 
 
 def _toml_value(text: str) -> Any:
@@ -124,7 +144,7 @@ def _convert(hint: Any, value: Any, where: str, root: type) -> Any:
         return tuple(_convert(options[0], item, where, root) for item in value)
     if origin in (typing.Union, types.UnionType):
         return _convert_union(options, value, where, root)
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     if hint is types.NoneType and value is None:
         return None

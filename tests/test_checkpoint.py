@@ -80,7 +80,9 @@ def test_a_newer_format(tmp_path: Path) -> None:
 @pytest.mark.parametrize("cut", [4, 100, 5000])
 def test_a_truncated_file(cut: int, tiny_file: Path) -> None:
     tiny_file.write_bytes(tiny_file.read_bytes()[:cut])
-    assert "is not a safetensors file" in refused(tiny_file).message
+    error = refused(tiny_file)
+    assert "is not a safetensors file" in error.message
+    assert "damaged or cut off" in error.hint
 
 
 @pytest.mark.parametrize("metadata", [{"card": "{"}, {"config": "[]"}, {"card": "3"}])

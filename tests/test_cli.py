@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -230,9 +231,10 @@ def bad_inputs(folder: Path) -> None:
             "back to more noise",
         ),
         ("train --data in --out run --init MODEL model.network.blocks=3", 2, "--init needs the network of the model"),
-        ("train --data in --out run", 2, "no photo of at least 128x128 pixels"),
+        ("train --data in --out run", 2, "photos can be trained on, in crops of 128x128"),
+        ("train --data in --val in --out run", 2, "are held out by --val"),
         ("train --resume --out run", 2, "run holds no training run"),
-        ("train --resume --out run --data in", 2, "--resume goes on with the photos"),
+        ("train --resume --out run -c texture", 2, "--resume goes on with the weights and the recipe"),
         ("eval in", 2, "nothing to measure"),
         ("eval one empty", 2, "no picture of one has a partner"),
         ("eval --model MODEL --data in --steps 0", 2, "--steps is '0'"),
@@ -256,7 +258,7 @@ def bad_inputs(folder: Path) -> None:
         ("export none.safetensors out.safetensors", 2, "there is no file none.safetensors"),
         ("export model.pth out.safetensors", 1, "model.pth is not a safetensors file"),
         ("export MODEL model.safetensors", 2, "model.safetensors exists"),
-        ("export MODEL model.safetensors network.blocks=3 --overwrite", 1, "lacks the weight"),
+        ("export MODEL model.safetensors network.blocks=3 --overwrite", 2, "tiny.safetensors are of another network"),
     ],
 )
 def test_bad_input(arguments: str, code: int, words: str, program: Program, tiny_file: Path, tmp_path: Path) -> None:
@@ -302,7 +304,8 @@ def test_a_name_without_a_known_suffix_is_read_all_the_same(program: Program, ti
 def test_train_eval_export_upscale(program: Program, photos: Path, tmp_path: Path) -> None:
     tiny = ["model.network.widths=[8, 16]", "model.network.blocks=1", "model.network.encoder_blocks=1"]
     short = ["steps=4", "batch=2", "crop=32", "val_every=2", "warmup=1"]
-    code, out, err = program("train", "--data", photos, "--val", photos, "--out", "run", *short, *tiny)
+    shutil.copytree(photos, "val")
+    code, out, err = program("train", "--data", photos, "--val", "val", "--out", "run", *short, *tiny)
     assert (code, out) == (0, ""), err
     assert "4 photos, 4 held out" in err
     assert "step 4: finished" in err
@@ -390,12 +393,13 @@ def test_a_model_of_one_scale_becomes_one_of_many(program: Program, tiny_file: P
     assert "--init needs the network of the model" in err
 
 
-def test_a_model_of_many_scales_learns_from_pairs_of_one(program: Program, tiny_file: Path) -> None:
+@pytest.mark.parametrize("preset", ["fine-tune", "many-scales"])
+def test_a_model_of_many_scales_learns_from_pairs_of_one(preset: str, program: Program, tiny_file: Path) -> None:
     for i in range(2):
         small(Path(f"high/{i}.png"), photo("coffee")[:, :64, 64 * i : 64 * i + 64])
         small(Path(f"low/{i}.png"), photo("coffee")[:, :16, 16 * i : 16 * i + 16])
     assert program("export", tiny_file, "free.safetensors", "smallest_scale=1.5")[0] == 0
-    job = ["train", "-c", "fine-tune", "--data", "high", "--low", "low", "--init", "free.safetensors"]
+    job = ["train", "-c", preset, "--data", "high", "--low", "low", "--init", "free.safetensors"]
     code, _, err = program(*job, "--out", "run", "steps=1", "batch=2", "crop=32")
     assert code == 0, err
     config = checkpoint.load_model(Path("run/model.safetensors")).config
@@ -411,10 +415,40 @@ def test_stop_after_and_a_configuration_file(program: Program, photos: Path) -> 
     assert code == 0, err
     assert "from step 1" in err
     assert "step 2: finished" in err
-    small(photos / "another.png")
+    moved = photos.rename("moved")
     code, _, err = program("train", "--resume", "--out", "run", "steps=3")
     assert code == 2
+    assert f"there is no folder {photos}, where photos of the run were" in err
+    assert "--resume --data FOLDER" in err
+    code, _, err = program("train", "--resume", "--out", "run", "--data", moved, "steps=3")
+    assert code == 0, err
+    small(moved / "another.png")
+    code, _, err = program("train", "--resume", "--out", "run", "steps=4")
+    assert code == 2
     assert "are not those that the run began with" in err
+    Path("run/run.json").write_text("{")
+    code, _, err = program("train", "--resume", "--out", "run", "steps=4")
+    assert code == 2
+    assert "run/run.json, which describes the run, cannot be read" in err
+
+
+def test_what_a_run_begins_with_gives_it_its_name(program: Program, tiny_file: Path, photos: Path) -> None:
+    job = ("train", "--data", photos, "--init", tiny_file, "steps=1", "batch=2", "crop=32")
+    for out, words, name in (
+        ("a", [], "tiny"),
+        ("b", ["-c", "bicubic-x4"], "bicubic-x4"),
+        ("c", ["model.name=7"], "7"),
+    ):
+        code, _, err = program(*job, "--out", out, *words)
+        assert code == 0, err
+        assert checkpoint.load_model(Path(out, "model.safetensors")).config.name == name
+
+
+def test_a_finish_of_nothing_is_warned_of(program: Program, tiny_file: Path, photos: Path) -> None:
+    tiny = ["model.network.widths=[8, 16]", "model.network.blocks=1", "model.network.encoder_blocks=1"]
+    job = ("train", "-c", "fine-tune", "--data", photos, "steps=1", "batch=2", "crop=32")
+    assert "warning: fine-tune goes on with a trained model" in program(*job, "--out", "a", *tiny)[2]
+    assert "warning" not in program(*job, "--out", "b", "--init", tiny_file)[2]
 
 
 def test_a_resumed_run_keeps_its_precision_and_its_recipe(program: Program, photos: Path) -> None:
@@ -429,7 +463,7 @@ def test_a_resumed_run_keeps_its_precision_and_its_recipe(program: Program, phot
     assert "threads, fp32\n" in err
     code, _, err = program("train", "--resume", "--out", "bf16", "-c", "photo-x4", "steps=3")
     assert code == 2
-    assert "leave out --data, --val, --low, --init and --config" in err
+    assert "leave out --init and --config" in err
 
 
 def test_fifty_steps_on_twenty_pictures(program: Program, tiny_file: Path, tmp_path: Path) -> None:
@@ -590,7 +624,8 @@ def test_ctrl_c_prints_nothing_in_the_middle_of_a_print(monkeypatch: pytest.Monk
     """Buffered files refuse a write from a signal handler that interrupted another."""
     said: list[str] = []
     monkeypatch.setattr(console, "say", said.append)
-    with train._stopper(None, alone=True) as stop:
+    with train.Stopper(None, alone=True) as stop:
+        stop.listen()
         assert not stop()
         signal.raise_signal(signal.SIGINT)
         assert said == []
@@ -600,10 +635,18 @@ def test_ctrl_c_prints_nothing_in_the_middle_of_a_print(monkeypatch: pytest.Monk
             signal.raise_signal(signal.SIGINT)
 
 
+def test_before_there_is_something_to_save_a_signal_ends_at_once() -> None:
+    with train.Stopper(None, alone=True) as stop:
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert not stop()
+
+
 def test_under_torchrun_a_signal_may_come_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """From the terminal, and passed on."""
     monkeypatch.setattr(console, "say", lambda _: None)
-    with train._stopper(None, alone=False) as stop:
+    with train.Stopper(None, alone=False) as stop:
+        stop.listen()
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
         assert stop()

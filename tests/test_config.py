@@ -7,7 +7,7 @@ import pytest
 
 from dreamsr.config import ModelConfig, NetworkConfig, SR3Config, TrainConfig
 from dreamsr.errors import ConfigError
-from dreamsr.tables import apply_overrides, from_dict, known_keys, load_toml, to_dict
+from dreamsr.tables import apply_overrides, from_dict, known_keys, load_toml, merge, to_dict
 
 
 def test_round_trip() -> None:
@@ -26,6 +26,7 @@ def test_round_trip() -> None:
         ("dream_p=2", "dream_p", 2.0),
         ("loss=l1", "loss", "l1"),
         ("ema=.5", "ema", 0.5),
+        ("seed=9223372036854775807", "seed", 2**63 - 1),
     ],
 )
 def test_overrides(text: str, key: str, value: Any) -> None:
@@ -57,6 +58,10 @@ def test_nested_overrides_leave_the_rest() -> None:
         ("dream_p=-1", "dream_p is -1.0; expected a number >= 0, or off", ""),
         ("energy=-1", "energy is -1.0; expected at least 0", ""),
         ("dream_p=maybe", "dream_p is 'maybe'; expected a number or off", ""),
+        ("lr=inf", "lr is inf; expected a number", ""),
+        ("model.process.lambda_noise=-inf", "lambda_noise is -inf; expected a number", ""),
+        ("model.sampling.noise_scale=nan", "noise_scale is nan; expected a number", ""),
+        ("seed=1e30", "expected at least 0 and below 2^63", ""),
         ("model.network.widths=[]", "expected at least one width", ""),
         ("model.process.schedule=sine", "expected cosine or linear", ""),
     ],
@@ -66,6 +71,20 @@ def test_wrong_overrides(text: str, words: str, hint: str) -> None:
         from_dict(TrainConfig, apply_overrides(TrainConfig, {}, [text]))
     assert words in raised.value.message
     assert hint in raised.value.hint
+
+
+def test_text_may_look_like_a_number() -> None:
+    merged = apply_overrides(TrainConfig, {}, ["model.name=2024"])
+    assert from_dict(TrainConfig, merged).model.name == "2024"
+    assert from_dict(ModelConfig, apply_overrides(ModelConfig, {}, ["name='1e3'"])).name == "1e3"
+
+
+def test_a_table_that_is_none() -> None:
+    document = {"model": {"sampling": 3}}
+    with pytest.raises(ConfigError, match=r"model\.sampling is 3; expected a table"):
+        apply_overrides(TrainConfig, document, ["model.sampling.steps=3"])
+    with pytest.raises(ConfigError, match="sampling is 3; expected a table"):
+        merge({"model": {"sampling": {"steps": 4}}}, document)
 
 
 def test_the_kind_of_a_network_chooses_its_keys() -> None:

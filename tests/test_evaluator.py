@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -131,6 +132,17 @@ def test_a_sweep_of_a_model(program: Program, tiny_file: Path, originals: Path) 
         assert low <= document["means"][name]["psnr_y"] <= high
         assert document["means"][name]["s_per_mp"] > 0
         assert document["means"][name]["peak_mib"] > 0
+
+
+def test_a_broken_result_costs_itself_alone(program: Program, originals: Path, tmp_path: Path) -> None:
+    """Though the first one is asked how all were made."""
+    shutil.copytree(originals, tmp_path / "sr")
+    first, *rest = sorted(path.stem for path in images.find(originals))
+    (tmp_path / "sr" / f"{first}.png").write_bytes(b"no picture")
+    code, out, err = program("eval", tmp_path / "sr", originals, "--json")
+    assert code == 1
+    assert f"{first}.png is left out: " in err
+    assert [row["picture"] for row in json.loads(out)["pictures"]] == rest
 
 
 def test_a_broken_picture_costs_itself_alone(program: Program, tiny_file: Path, originals: Path) -> None:

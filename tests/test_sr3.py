@@ -18,7 +18,7 @@ from dreamsr.core import dream, sampling
 from dreamsr.core.denoiser import Denoiser
 from dreamsr.core.process import Process
 from dreamsr.core.sr3 import SR3UNet
-from dreamsr.engine import optimize, trainer
+from dreamsr.engine import optimize, runs, trainer
 from dreamsr.engine.compilation import compiled
 from dreamsr.engine.schedule import Settings
 from dreamsr.engine.upscaler import Upscaler
@@ -164,15 +164,15 @@ def test_stop_and_resume_is_bitwise_the_whole_run(photos: Path, tmp_path: Path) 
     torch.set_num_threads(1)
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     calls = iter([False, True])
-    list(trainer.fit(trainer.create(CONFIG, photos, photos, straight), straight, CPU, torch.float32))
-    list(
-        trainer.fit(
-            trainer.create(CONFIG, photos, photos, broken), broken, CPU, torch.float32, stop=lambda: next(calls)
-        )
-    )
+    val = tmp_path / "val"  # what is held out is not trained on, so that it needs a folder of its own
+    val.mkdir()
+    held_out = min(photos.iterdir())
+    held_out.rename(val / held_out.name)
+    list(trainer.fit(runs.create(CONFIG, photos, val, straight), straight, CPU, torch.float32))
+    list(trainer.fit(runs.create(CONFIG, photos, val, broken), broken, CPU, torch.float32, stop=lambda: next(calls)))
     torch.rand(7)  # the global generator is somewhere else when a run goes on
-    list(trainer.fit(trainer.reopen(broken), broken, CPU, torch.float32))
-    (_, a), (_, b) = (checkpoint.load_state(out / trainer.STATE) for out in (straight, broken))
+    list(trainer.fit(runs.reopen(broken), broken, CPU, torch.float32))
+    (_, a), (_, b) = (checkpoint.load_state(out / runs.STATE) for out in (straight, broken))
     for group, tensors in a.items():
         for name, value in tensors.items():
             assert torch.equal(value, b[group][name]), (group, name)
@@ -180,7 +180,7 @@ def test_stop_and_resume_is_bitwise_the_whole_run(photos: Path, tmp_path: Path) 
 
 
 def test_dropout_differs_from_step_to_step(photos: Path, tmp_path: Path) -> None:
-    run = trainer.create(replace(CONFIG, steps=2, lr=1e-12), photos, None, tmp_path / "run")
+    run = runs.create(replace(CONFIG, steps=2, lr=1e-12), photos, None, tmp_path / "run")
     masks: list[Tensor] = []
     with pytest.MonkeyPatch.context() as patch:
         dropout = nn.functional.dropout
@@ -202,7 +202,7 @@ def test_dropout_differs_from_step_to_step(photos: Path, tmp_path: Path) -> None
 
 def test_a_step_learns(photos: Path, tmp_path: Path) -> None:
     config = replace(CONFIG, steps=60, batch=4, lr=3e-3, dream_p="off", val_every=1000)
-    run = trainer.create(config, photos, None, tmp_path / "run")
+    run = runs.create(config, photos, None, tmp_path / "run")
     events = trainer.fit(run, tmp_path / "run", CPU, torch.float32)
     losses = [event.loss for event in events if isinstance(event, optimize.Progress)]
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])

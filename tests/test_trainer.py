@@ -25,10 +25,11 @@ from dreamsr.core.networks import PatchUNet
 from dreamsr.core.process import Process
 from dreamsr.core.resize import bicubic
 from dreamsr.data import dataset
-from dreamsr.engine import muon, optimize, sources, trainer
+from dreamsr.engine import journal, muon, optimize, runs, sources, trainer
 from dreamsr.engine.ranks import Ranks
 from dreamsr.errors import ConfigError, DreamSRError, UsageError
 from dreamsr.files import checkpoint, images
+from dreamsr.files.atomic import hidden_stem
 from dreamsr.files.images import Picture
 
 CPU = torch.device("cpu")
@@ -46,7 +47,7 @@ def folder(photos: Path) -> Path:
     return photos
 
 
-def events(run: trainer.Run, out: Path, stop_at: int | None = None) -> Iterator[trainer.Event]:
+def events(run: runs.Run, out: Path, stop_at: int | None = None) -> Iterator[trainer.Event]:
     """The run until done, or until the step `stop_at` is complete."""
     torch.set_num_threads(1)
     seen = 0
@@ -66,11 +67,11 @@ def logged(out: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("config", [CONFIG, BLIND, SAMPLES, MUON])
 def test_stop_and_resume_is_bitwise_the_whole_run(config: TrainConfig, folder: Path, tmp_path: Path) -> None:
     straight, broken = tmp_path / "straight", tmp_path / "broken"
-    list(events(trainer.create(config, folder, None, straight), straight))
-    list(events(trainer.create(config, folder, None, broken), broken, stop_at=3))
-    list(events(trainer.reopen(broken), broken, stop_at=2))
-    list(events(trainer.reopen(broken), broken))
-    (_, a), (_, b) = (checkpoint.load_state(out / trainer.STATE) for out in (straight, broken))
+    list(events(runs.create(config, folder, None, straight), straight))
+    list(events(runs.create(config, folder, None, broken), broken, stop_at=3))
+    list(events(runs.reopen(broken), broken, stop_at=2))
+    list(events(runs.reopen(broken), broken))
+    (_, a), (_, b) = (checkpoint.load_state(out / runs.STATE) for out in (straight, broken))
     momentum = {"momentum"} if config.optimizer == "muon" else set()
     assert set(a) == {"network", "ema", "exp_avg", "exp_avg_sq"} | momentum
     for group, tensors in a.items():
@@ -82,17 +83,17 @@ def test_stop_and_resume_is_bitwise_the_whole_run(config: TrainConfig, folder: P
 
 def test_what_was_logged_after_the_last_save_is_forgotten(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    list(events(trainer.create(CONFIG, folder, None, out), out, stop_at=3))
+    list(events(runs.create(CONFIG, folder, None, out), out, stop_at=3))
     with (out / "log.jsonl").open("a") as log:
         log.write(json.dumps({"step": 4, "loss": 9.0}) + "\n")
-    list(events(trainer.reopen(out), out))
+    list(events(runs.reopen(out), out))
     steps = [row["step"] for row in logged(out) if "loss" in row]
     assert steps == list(range(1, 9))
 
 
 def test_the_folder_of_a_run(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    seen = list(events(trainer.create(CONFIG, folder, None, out), out))
+    seen = list(events(runs.create(CONFIG, folder, None, out), out))
     started = seen[0]
     assert isinstance(started, trainer.Started)
     assert (started.photos, started.held_out) == (23, 1)
@@ -114,7 +115,7 @@ def test_a_few_crops_can_be_overfitted(tmp_path: Path) -> None:
     losses = [
         event.loss
         for event in trainer.fit(
-            trainer.create(config, tmp_path / "data", None, tmp_path / "run"), tmp_path / "run", CPU, torch.float32
+            runs.create(config, tmp_path / "data", None, tmp_path / "run"), tmp_path / "run", CPU, torch.float32
         )
         if isinstance(event, optimize.Progress)
     ]
@@ -240,7 +241,7 @@ def test_two_processes_train_as_one(folder: Path, tmp_path: Path) -> None:
     said = job(TORCHRUN, "two", "--resume")
     assert said.count("step 6: finished") == 1
     job(PROGRAM, "one", "--data", str(folder), *recipe, *tiny, "micro_batches=2")
-    (two, a), (one, b) = (checkpoint.load_state(tmp_path / out / trainer.STATE) for out in ("two", "one"))
+    (two, a), (one, b) = (checkpoint.load_state(tmp_path / out / runs.STATE) for out in ("two", "one"))
     assert two["step"] == one["step"] == "6"
     for group, tensors in a.items():
         for name, value in tensors.items():
@@ -254,8 +255,17 @@ def test_two_processes_train_as_one(folder: Path, tmp_path: Path) -> None:
     assert (len(losses[0]), len(psnr_y[0])) == (6, 2)
 
 
+def test_of_several_processes_the_first_tells_what_is_wrong(folder: Path, tmp_path: Path) -> None:
+    words = ["train", "--data", str(folder), "--out", "run", "--device", "cpu", "crop=1024"]
+    done = subprocess.run([*TORCHRUN, *words], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert done.stderr.count("error: none of 23 photos can be trained on") == 1
+    assert "DistBackendError" not in done.stderr
+    assert "broadcast_object_list" not in done.stderr
+
+
 def test_processes_share_micro_batches_equally(folder: Path, tmp_path: Path) -> None:
-    run = trainer.create(replace(CONFIG, micro_batches=2), folder, None, tmp_path / "run")
+    run = runs.create(replace(CONFIG, micro_batches=2), folder, None, tmp_path / "run")
     with pytest.raises(UsageError, match="3 processes cannot share micro_batches=2"):
         next(trainer.fit(run, tmp_path / "run", CPU, torch.float32, ranks=Ranks(0, 3)))
 
@@ -268,7 +278,7 @@ def test_too_little_memory_for_a_step(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(optimize, "batch_loss", full)
-    run = trainer.create(replace(CONFIG, micro_batches=parts), folder, None, tmp_path / "run")
+    run = runs.create(replace(CONFIG, micro_batches=parts), folder, None, tmp_path / "run")
     with pytest.raises(DreamSRError, match=f"memory for {4 // parts} crops of 32 pixels") as caught:
         list(events(run, tmp_path / "run"))
     assert hint in caught.value.hint
@@ -296,7 +306,7 @@ def test_reading_losses_in_groups_changes_nothing(
     config = replace(CONFIG, steps=9, save_every=4, val_every=100)
 
     def run(out: Path) -> list[trainer.Event]:
-        return list(events(trainer.create(config, folder, None, out), out))
+        return list(events(runs.create(config, folder, None, out), out))
 
     one_by_one = run(tmp_path / "a")
     monkeypatch.setitem(optimize.UNREAD, "cpu", 3)
@@ -306,7 +316,7 @@ def test_reading_losses_in_groups_changes_nothing(
     assert steps[0] == steps[1]
     losses = [[e.loss for e in run if isinstance(e, optimize.Progress)] for run in (one_by_one, grouped)]
     assert losses[0] == losses[1]
-    states = [checkpoint.load_state(tmp_path / name / trainer.STATE)[1]["network"] for name in "ab"]
+    states = [checkpoint.load_state(tmp_path / name / runs.STATE)[1]["network"] for name in "ab"]
     for name, value in states[0].items():
         assert torch.equal(value, states[1][name])
 
@@ -430,21 +440,86 @@ def test_the_gradient_is_clipped_and_reaches_the_encoder(folder: Path, tmp_path:
 
 def test_divergence_is_said_before_anything_is_saved(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    list(events(trainer.create(CONFIG, folder, None, out), out, stop_at=2))
-    before = (out / trainer.STATE).read_bytes()
-    broken = events(trainer.reconfigure(trainer.reopen(out), ["save_every=1"]), out)
+    list(events(runs.create(CONFIG, folder, None, out), out, stop_at=2))
+    before = (out / runs.STATE).read_bytes()
+    broken = events(runs.reconfigure(runs.reopen(out), ["save_every=1"]), out)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(optimize, "batch_loss", lambda d, *_: math.nan * sum(p.sum() for p in d.network.parameters()))
         with pytest.raises(DreamSRError, match="gradient of step 3 is not finite"):
             list(broken)
-    assert (out / trainer.STATE).read_bytes() == before
+    assert (out / runs.STATE).read_bytes() == before
+
+
+def test_what_a_crash_kept_from_being_written_is_written_on_resume(folder: Path, tmp_path: Path) -> None:
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    for out in (straight, broken):
+        list(events(runs.create(CONFIG, folder, None, out), out))
+    (broken / "model.safetensors").unlink()
+    sheet = broken / "samples" / "step_0000008.png"
+    sheet.unlink()
+    lines = (broken / "log.jsonl").read_text().splitlines(keepends=True)
+    (broken / "log.jsonl").write_text("".join(lines[:-1]))  # without the last validation
+    _, saved, validated = events(runs.reopen(broken), broken)
+    assert isinstance(saved, trainer.Saved)
+    assert saved.done
+    assert isinstance(validated, trainer.Validated)
+    assert sheet.read_bytes() == (straight / "samples" / sheet.name).read_bytes()
+    assert logged(broken)[-1]["psnr_y"] == logged(straight)[-1]["psnr_y"]
+    a, b = (checkpoint.load_model(out / "model.safetensors").network.state_dict() for out in (straight, broken))
+    assert all(torch.equal(value, b[name]) for name, value in a.items())
+    started, finished = events(runs.reopen(broken), broken)  # and not twice
+    assert isinstance(started, trainer.Started)
+    assert isinstance(finished, trainer.Saved)
+
+
+def test_the_folder_of_a_run_keeps_no_leftovers(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    leftover = out / f"{hidden_stem(out / trainer.CACHE)}-1.part"
+    leftover.write_bytes(b"what a killed process left")
+    steps = events(runs.create(CONFIG, folder, None, out), out)
+    next(steps)
+    assert not leftover.exists()
+    assert (out / trainer.CACHE).exists()
+    list(steps)
+    kept = ["log.jsonl", "model.safetensors", "run.json", "samples", "state.safetensors"]
+    assert sorted(path.name for path in out.iterdir()) == kept
+
+
+def test_a_log_that_cannot_be_written_is_one_line(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    steps = events(runs.create(CONFIG, folder, None, out), out)
+    next(steps)
+    (out / "log.jsonl").mkdir()
+    with pytest.raises(DreamSRError, match=r"log\.jsonl cannot be written"):
+        list(steps)
+
+
+@pytest.mark.parametrize("line", ["5", "[]", "{}", '{"step": null}', '{"step": 1', ""])
+def test_strange_lines_of_a_log_are_dropped(line: str, tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text(f'{{"step": 1, "loss": 0.5}}\n{line}\n')
+    assert journal.has(log, 1, "loss")
+    assert not journal.has(log, 1, "psnr_y")
+    journal.forget(log, 3)
+    assert log.read_text() == '{"step": 1, "loss": 0.5}\n'
+
+
+def test_held_out_photos_are_not_trained_on(folder: Path) -> None:
+    val = folder / "val"
+    for i in range(3):
+        images.write(val / f"{i}.png", Picture(photo("rocket")[:, i : i + 40, :40]))
+    training, held_out = sources.split(folder, val)
+    assert (len(training), len(held_out)) == (24, 3)
+    assert not set(training) & set(held_out)
+    assert sources.split(folder, None)[0] != training  # without --val they are photos like others
 
 
 def test_a_broken_held_out_photo_is_named(folder: Path, tmp_path: Path) -> None:
     val = tmp_path / "val"
     images.write(val / "good.png", Picture(photo("coffee")[:, :40, :40]))
     (val / "bad.png").write_bytes(b"no picture")
-    started, *rest = events(trainer.create(CONFIG, folder, val, tmp_path / "run"), tmp_path / "run")
+    started, *rest = events(runs.create(CONFIG, folder, val, tmp_path / "run"), tmp_path / "run")
     assert isinstance(started, trainer.Started)
     assert started.held_out == 1
     assert any("bad.png is not a PNG" in line for line in started.skipped)
@@ -460,22 +535,22 @@ def test_a_warm_start_begins_with_the_weights(tiny_model: checkpoint.Model) -> N
 
 def test_a_run_is_not_started_twice(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    list(events(trainer.create(CONFIG, folder, None, out), out, stop_at=1))
+    list(events(runs.create(CONFIG, folder, None, out), out, stop_at=1))
     with pytest.raises(UsageError, match="already holds a training run"):
-        trainer.create(CONFIG, folder, None, out)
+        runs.create(CONFIG, folder, None, out)
     with pytest.raises(UsageError, match="holds no training run"):
-        trainer.reopen(tmp_path / "nothing")
+        runs.reopen(tmp_path / "nothing")
 
 
 def test_one_process_trains_in_a_folder(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    run = trainer.create(CONFIG, folder, None, out)
+    run = runs.create(CONFIG, folder, None, out)
     first = events(run, out, stop_at=2)
     next(first)
     with pytest.raises(UsageError, match="another process is training in"):
         next(events(run, out))
     list(first)
-    assert len(list(events(trainer.reopen(out), out, stop_at=1))) > 1
+    assert len(list(events(runs.reopen(out), out, stop_at=1))) > 1
 
 
 @pytest.fixture
@@ -494,10 +569,10 @@ PAIRS = replace(CONFIG, model=replace(TINY, degradation="pairs"))
 def test_a_run_of_pairs(folder: Path, low: Path, tmp_path: Path) -> None:
     """It is exact to resume, and validates on the inputs that are given."""
     straight, broken = tmp_path / "straight", tmp_path / "broken"
-    seen = list(events(trainer.create(PAIRS, folder, None, straight, low), straight))
-    list(events(trainer.create(PAIRS, folder, None, broken, low), broken, stop_at=3))
-    list(events(trainer.reopen(broken), broken))
-    (_, a), (_, b) = (checkpoint.load_state(out / trainer.STATE) for out in (straight, broken))
+    seen = list(events(runs.create(PAIRS, folder, None, straight, low), straight))
+    list(events(runs.create(PAIRS, folder, None, broken, low), broken, stop_at=3))
+    list(events(runs.reopen(broken), broken))
+    (_, a), (_, b) = (checkpoint.load_state(out / runs.STATE) for out in (straight, broken))
     for name, value in a["network"].items():
         assert torch.equal(value, b["network"][name]), name
     assert checkpoint.load_model(straight / "model.safetensors").config.degradation == "pairs"
@@ -513,7 +588,7 @@ def test_a_run_of_pairs(folder: Path, low: Path, tmp_path: Path) -> None:
 
     (low / held_out.with_suffix(".bmp").name).unlink()
     with pytest.raises(UsageError, match="are not those that the run began with"):
-        trainer.reopen(broken)
+        runs.reopen(broken)
 
 
 def test_partners_of_held_out_photos_are_looked_for_too(folder: Path, low: Path, tmp_path: Path) -> None:
@@ -522,7 +597,7 @@ def test_partners_of_held_out_photos_are_looked_for_too(folder: Path, low: Path,
     for name in ("more_00", "more_01"):
         (folder / f"{name}.png").rename(val / f"{name}.png")
     (low / "more_01.bmp").unlink()
-    started = next(events(trainer.create(PAIRS, folder, val, tmp_path / "run", low), tmp_path / "run"))
+    started = next(events(runs.create(PAIRS, folder, val, tmp_path / "run", low), tmp_path / "run"))
     assert isinstance(started, trainer.Started)
     assert (started.photos, started.held_out) == (22, 1)
     assert started.skipped == [f"{val / 'more_01.png'} has no partner"]
@@ -530,9 +605,9 @@ def test_partners_of_held_out_photos_are_looked_for_too(folder: Path, low: Path,
 
 def test_pairs_and_inputs_that_are_made_exclude_each_other(folder: Path, low: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="learns from given pairs"):
-        trainer.create(PAIRS, folder, None, tmp_path / "run")
+        runs.create(PAIRS, folder, None, tmp_path / "run")
     with pytest.raises(UsageError, match="they are not made by photo"):
-        trainer.create(replace(CONFIG, model=replace(TINY, degradation="photo")), folder, None, tmp_path / "run", low)
+        runs.create(replace(CONFIG, model=replace(TINY, degradation="photo")), folder, None, tmp_path / "run", low)
     with pytest.raises(ConfigError, match=r"model\.smallest_scale"):
         replace(TINY, degradation="pairs", smallest_scale=2.0)
 
@@ -544,7 +619,7 @@ def test_a_run_inside_its_photos_is_refused(role: str, folder: Path, tmp_path: P
     images.write(others / "a.png", Picture(photo("coffee")[:, :40, :40]))
     data, val = (folder, others) if role == "data" else (others, folder)
     with pytest.raises(UsageError, match=f"lies inside {re.escape(str(folder))}"):
-        trainer.create(CONFIG, data, val, folder / "runs" / "a")
+        runs.create(CONFIG, data, val, folder / "runs" / "a")
 
 
 def test_held_out_photos_do_not_keep_what_is_cut_off(tmp_path: Path) -> None:
@@ -556,10 +631,10 @@ def test_held_out_photos_do_not_keep_what_is_cut_off(tmp_path: Path) -> None:
 
 def test_only_the_length_of_a_run_can_change(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    run = trainer.create(CONFIG, folder, None, out)
+    run = runs.create(CONFIG, folder, None, out)
     list(events(run, out, stop_at=1))
-    longer = trainer.reconfigure(trainer.reopen(out), ["steps=20"])
+    longer = runs.reconfigure(runs.reopen(out), ["steps=20"])
     list(events(longer, out, stop_at=1))
-    assert trainer.reopen(out).config.steps == 20
+    assert runs.reopen(out).config.steps == 20
     with pytest.raises(UsageError, match="lr cannot change in a resumed run"):
-        trainer.reconfigure(run, ["lr=1e-5"])
+        runs.reconfigure(run, ["lr=1e-5"])

@@ -88,6 +88,8 @@ def test_candidates_are_grids() -> None:
 
 def test_a_level_just_above_the_lowest_is_not_rounded_below_it() -> None:
     assert tuner._apart([-4.00001, 1.0], (-4.00005, 4.5)) == (-4.00005, 1.0)
+    many = tuner._apart([0.0] * 300, (-4.0, 2.5))
+    assert all(-4 <= a < b <= 2.5 for a, b in itertools.pairwise(many))
 
 
 def test_the_score_is_what_upscaling_with_the_tuned_model_gives(tiny_model: Model) -> None:

@@ -58,5 +58,6 @@ def main() -> None:
     except DreamSRError as error:
         if os.environ.get("DREAMSR_DEBUG"):
             raise
-        console.error(error.message, error.hint)
+        if not error.told:
+            console.error(error.message, error.hint)
         sys.exit(2 if isinstance(error, UsageError) else 1)

@@ -1,7 +1,7 @@
 """`dreamsr eval`"""
 
 from itertools import product
-from math import ceil
+from math import ceil, isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -77,8 +77,8 @@ def evaluate(
     it. Means have 95 % intervals over pictures.
     """
     _check(crop, protocol, scale, (json, csv, markdown))
-    if low and (not model or degradation != "auto"):
-        raise UsageError("--low goes with --model and --data, and without --degradation")
+    if low and (not model or degradation != "auto" or crop_to_match):
+        raise UsageError("--low goes with --model and --data, and without --degradation and --crop-to-match")
     swept = [*(sweep or []), *(word for word in words or [] if _is_sweep(word))]
     folders = [Path(word) for word in words or [] if not _is_sweep(word)]
 
@@ -132,7 +132,7 @@ def _check(crop: int | None, protocol: str, scale: float | None, forms: "Sequenc
         raise UsageError(f"--crop is {crop}; expected a whole number of at least 0")
     if crop is not None and protocol == "dream":
         raise UsageError("--protocol dream measures whole pictures", "leave out --crop")
-    if scale is not None and scale < 1:
+    if scale is not None and not (isfinite(scale) and scale >= 1):
         raise UsageError(f"--scale is {scale:g}; expected a number of at least 1")
 
 

@@ -2,7 +2,6 @@
 
 import signal
 import time
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +14,7 @@ from dreamsr.engine.ranks import Ranks
 from dreamsr.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from dreamsr.engine import trainer
     from dreamsr.files.checkpoint import Model
@@ -35,7 +34,9 @@ def train(
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE", help="Changes to the configuration, as steps=5000 or model.process.k=2."),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out; --data, --val, --low: where photos are now.")
+    ] = False,
     init: Annotated[str | None, typer.Option(help="Start from the weights of this model.")] = None,
     stop_after: Annotated[
         str | None, typer.Option(help="Save and stop after this time, as 25m; --resume goes on.")
@@ -51,7 +52,7 @@ def train(
     The learning rate follows `steps` alone; stopping and resuming do not change it. Ctrl-C or SIGTERM
     saves and stops, a second one stops at once. torchrun -m dreamsr train takes several GPUs.
     """
-    from dreamsr.engine import compilation, recipe, trainer
+    from dreamsr.engine import compilation, recipe, runs, trainer
     from dreamsr.engine.device import dtype_name
 
     ranks = Ranks.from_environment()
@@ -60,19 +61,20 @@ def train(
     limit = options.seconds(stop_after) if stop_after else None
     start = _load(init) if init else None
     if resume:
-        if data or val or low or init or config:
+        if init or config:
             raise UsageError(
-                "--resume goes on with the photos, weights and recipe of the run",
-                "leave out --data, --val, --low, --init and --config",
+                "--resume goes on with the weights and the recipe of the run", "leave out --init and --config"
             )
-        run = trainer.reconfigure(trainer.reopen(out), overrides or [])
+        run = runs.reconfigure(runs.reopen(out, data, val, low), overrides or [])
         dtype = run.dtype if dtype == "auto" else dtype
     elif data is None:
         raise UsageError("no photos to train on", "dreamsr train --data FOLDER --out RUN")
     else:
+        if start is None and config in recipe.CONTINUING:
+            console.warn(f"{config} goes on with a trained model, and this begins from nothing: --init MODEL")
         begun = None if start is None else start.config
-        made = recipe.make(config or "bicubic-x4", overrides or [], begun, low is not None)
-        run = trainer.create(recipe.shared(made, ranks.world), data, val, out, low)
+        made = recipe.make(config, overrides or [], begun, low is not None)
+        run = runs.create(recipe.shared(made, ranks.world), data, val, out, low)
     if dtype == "fp16":
         raise UsageError("training in fp16 loses small gradients", "use --dtype bf16 or --dtype fp32")
     chosen = setup.compute(ranks.device(device), dtype, threads)
@@ -81,8 +83,8 @@ def train(
     run = replace(run, compiled=fast, dtype=dtype_name(chosen[1]))
     if run.compiled:
         console.say("the network is compiled at the first step, which takes a minute or two")
-    with _stopper(limit, ranks.world == 1) as stop, compilation.explained():
-        _show(trainer.fit(run, out, *chosen, start=start, stop=stop, ranks=ranks), run.config)
+    with Stopper(limit, alone=ranks.world == 1) as stop, compilation.explained():
+        _show(trainer.fit(run, out, *chosen, start=start, stop=stop, ranks=ranks), run.config, stop.listen)
 
 
 def _load(name: str) -> "Model":
@@ -91,38 +93,40 @@ def _load(name: str) -> "Model":
     return checkpoint.load_model(hub.resolve(name))
 
 
-@contextmanager
-def _stopper(limit: float | None, alone: bool) -> "Iterator[Callable[[], bool]]":
-    """True once the time is over, or after Ctrl-C or SIGTERM; a second one interrupts as usual.
+class Stopper:
+    """True once the time is over, or, from `listen` on, after Ctrl-C or SIGTERM; a second one interrupts as usual.
 
     Not so where it is not `alone`: torchrun passes on what the terminal has sent already, and kills in the end.
     """
-    deadline = None if limit is None else time.monotonic() + limit
-    pressed = False
 
-    def handler(*_: Any) -> None:
-        nonlocal pressed
-        pressed = True  # no word here: it may have interrupted a print
-        if alone:
-            restore()
+    def __init__(self, limit: float | None, alone: bool) -> None:
+        self._deadline = None if limit is None else time.monotonic() + limit
+        self._alone, self._pressed = alone, False
+        self._before: dict[int, Any] = {}
 
-    def restore() -> None:
-        for number, handle in before.items():
-            signal.signal(number, handle)
-
-    def stop() -> bool:
-        if pressed:
+    def __call__(self) -> bool:
+        if self._pressed:
             console.say("stopping: the state is being saved (Ctrl-C again stops at once)")
-        return pressed or (deadline is not None and time.monotonic() > deadline)
+        return self._pressed or (self._deadline is not None and time.monotonic() > self._deadline)
 
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        restore()
+    def __enter__(self) -> "Stopper":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._before:
+            signal.signal(*self._before.popitem())
+
+    def listen(self) -> None:
+        """Catch signals: there is something to save."""
+        self._before = {number: signal.signal(number, self._catch) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def _catch(self, *_: object) -> None:
+        self._pressed = True  # no word here: it may have interrupted a print
+        if self._alone:
+            self.__exit__()
 
 
-def _show(events: "Iterable[trainer.Event]", config: TrainConfig) -> None:
+def _show(events: "Iterable[trainer.Event]", config: TrainConfig, started: "Callable[[], None]") -> None:
     from dreamsr.engine import trainer
     from dreamsr.engine.optimize import Progress
 
@@ -141,6 +145,7 @@ def _show(events: "Iterable[trainer.Event]", config: TrainConfig) -> None:
                     }
                 )
             elif isinstance(event, trainer.Started):
+                started()
                 for line in event.skipped:
                     console.warn(f"left out: {line}")
                 console.say(f"{event.photos} photos, {event.held_out} held out, from step {event.step}")

@@ -84,8 +84,8 @@ def _decode(paths: Sequence[Path], crop: int, cache: Path, partners: Partners | 
             kept.append([tuple(x.shape[1:]) for x in pictures])
         if not kept:
             raise UsageError(
-                f"no photo of at least {crop}x{crop} pixels among {len(paths)} files; the first: {skipped[0]}",
-                "give a folder of larger photos with --data, or a smaller crop=",
+                f"none of {len(paths)} photos can be trained on, in crops of {crop}x{crop}; the first: {skipped[0]}",
+                "give larger photos, or a smaller crop=; with --low, partners of the right size",
             )
     return torch.tensor(kept), skipped
 

@@ -4,6 +4,7 @@ import sys
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -94,11 +95,13 @@ class Results:
 
     @property
     def facts(self) -> Facts:
-        """Where they are, and how the first of them was made if that is noted in it."""
-        first = self.files[min(self.files)]
-        provenance = images.read(first).metadata.provenance
-        made = {} if provenance is None else {**asdict(provenance), "source": f"as noted in {first.name}"}
-        return {"folder": str(self.folder), **made}
+        """Where they are, and how the first that can be read was made if that is noted in it."""
+        for _, path in sorted(self.files.items()):
+            with suppress(ImageError):
+                provenance = images.read(path).metadata.provenance
+                made = {} if provenance is None else {**asdict(provenance), "source": f"as noted in {path.name}"}
+                return {"folder": str(self.folder), **made}
+        return {"folder": str(self.folder)}
 
     def __call__(self, case: Case) -> tuple[Tensor, dict[str, float]]:
         path, (height, width) = self.files[case.name], case.hr.shape[-2:]

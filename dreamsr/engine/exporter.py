@@ -12,7 +12,7 @@ from dreamsr import __version__
 from dreamsr.config import ModelConfig
 from dreamsr.core import noise, sampling
 from dreamsr.core.unrolled import Unrolled
-from dreamsr.engine import trainer
+from dreamsr.engine import runs, trainer
 from dreamsr.engine.blending import blended
 from dreamsr.engine.schedule import Settings
 from dreamsr.engine.upscaler import Upscaler
@@ -113,12 +113,14 @@ def _load(
     """The model of a run folder or by name, changed as asked for, and the digest of the file it comes from."""
     file, model = (Path(source), sr3.load_published(Path(source), overrides)) if origin else _read(source)
     config = from_dict(ModelConfig, apply_overrides(ModelConfig, to_dict(model.config), overrides))
+    if config.network != model.config.network:
+        raise UsageError(f"the weights of {source} are of another network", "leave out what begins with network.")
     return replace(model, config=config, card={**model.card, **(card or {})}), file_digest(file)
 
 
 def _read(source: str) -> tuple[Path, Model]:
     """A run folder's averaged weights in full precision, or a model by name; with the file that it is in."""
-    state = Path(source) / trainer.STATE
+    state = Path(source) / runs.STATE
     if state.is_file():
         return state, trainer.averaged(Path(source))
     file = hub.resolve(source)

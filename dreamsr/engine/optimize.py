@@ -132,7 +132,7 @@ def train(
             if not math.isfinite(norm):
                 raise DreamSRError(
                     f"the gradient of step {step} is not finite: the training diverged",
-                    "the last saved state is whole; start again with a smaller lr=",
+                    "start again with a smaller lr=; what was saved before is whole",
                 )
             yield Progress(step, loss, learning_rate(config, step - 1), norm, seconds)
 

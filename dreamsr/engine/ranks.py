@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar, cast
 
+from dreamsr.errors import DreamSRError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -61,13 +63,21 @@ class Ranks:
             distributed.destroy_process_group()
 
     def first(self, make: Callable[[], T]) -> T:
-        """What `make` returns at rank 0, the only one that calls it."""
+        """What `make` returns at rank 0, the only one that calls it; its errors are raised by all."""
         if self.world == 1:
             return make()
         from torch import distributed
 
-        made = [make() if self.rank == 0 else None]
+        made: list[object] = [None, None]
+        if self.rank == 0:
+            try:
+                made[0] = make()
+            except DreamSRError as error:
+                made[1] = error
         distributed.broadcast_object_list(made)
+        if isinstance(failure := made[1], DreamSRError):
+            failure.told = self.rank != 0
+            raise failure
         return cast(T, made[0])
 
     def any(self, flag: bool) -> bool:

@@ -9,18 +9,25 @@ from dreamsr.config import ModelConfig, NetworkConfig, SR3Config, TrainConfig
 from dreamsr.errors import UsageError
 from dreamsr.tables import apply_overrides, from_dict, load_toml, merge, to_dict
 
+DEFAULT = "bicubic-x4"
+CONTINUING = ("fine-tune", "many-scales", "texture")
+"""Presets that go on with a trained model."""
 
-def make(name: str, overrides: Sequence[str], start: ModelConfig | None, pairs: bool) -> TrainConfig:
+
+def make(name: str | None, overrides: Sequence[str], start: ModelConfig | None, pairs: bool) -> TrainConfig:
     """What the model started from hands on, preset or file `name` over it, overrides ("key=value") over both.
 
-    pairs: inputs are given, not made. Raises UsageError for an unknown name, and for a network that cannot
-    begin with the weights of `start`.
+    pairs: inputs are given, not made, and have one scale. Without a name the model keeps that of `start`. Raises
+    UsageError for an unknown preset, and for a network that cannot begin with the weights of `start`.
     """
-    document = load_toml(_preset(name), name)
+    document = load_toml(_preset(name or DEFAULT), name or DEFAULT)
     if start is not None:
-        document["model"] = merge(to_dict(_inherited(start, pairs)), document.get("model", {}))
-    asked = [*(["model.degradation=pairs"] if pairs else []), *overrides]
-    config = from_dict(TrainConfig, apply_overrides(TrainConfig, document, asked))
+        document = merge({"model": to_dict(_inherited(start))}, document)
+    if start is not None and name is None:
+        document = merge(document, {"model": {"name": start.name}})
+    if pairs:
+        document = merge(document, {"model": {"degradation": "pairs", "smallest_scale": None}})
+    config = from_dict(TrainConfig, apply_overrides(TrainConfig, document, overrides))
     if start is not None and config.model.network not in _reachable(start.network):
         raise UsageError("--init needs the network of the model that it starts from", "leave model.network out")
     return config
@@ -31,10 +38,9 @@ def shared(config: TrainConfig, processes: int) -> TrainConfig:
     return replace(config, micro_batches=max(config.micro_batches, processes))
 
 
-def _inherited(start: ModelConfig, pairs: bool) -> ModelConfig:
-    """The configuration of the model started from, without grids, which belong to its weights; pairs have one scale."""
-    sampling = replace(start.sampling, tuned=())
-    return replace(start, sampling=sampling, smallest_scale=None if pairs else start.smallest_scale)
+def _inherited(start: ModelConfig) -> ModelConfig:
+    """The configuration of the model started from, without grids, which belong to its weights."""
+    return replace(start, sampling=replace(start.sampling, tuned=()))
 
 
 def _reachable(network: NetworkConfig | SR3Config) -> list[NetworkConfig | SR3Config]:

@@ -12,6 +12,7 @@ from dreamsr.data.dataset import Partners
 from dreamsr.data.degrade import Pairs, examples
 from dreamsr.engine.evaluator import by_name, crop_to_multiple, paired
 from dreamsr.engine.outputs import Size
+from dreamsr.errors import UsageError
 from dreamsr.files import images
 
 _MAX_VAL = 16
@@ -19,12 +20,19 @@ _MAX_SIDE = 512
 
 
 def split(data: Path, val: Path | None) -> tuple[list[Path], list[Path]]:
-    """(training, held out): a few of `data` where there is no `val`, else at most 16 pictures of it."""
+    """(training, held out): a few of `data` where there is no `val`, else at most 16 pictures of it.
+
+    Nothing below `val` is trained on, wherever it lies; raises UsageError if that is all.
+    """
     paths = images.find(data)
     if val is None:
         return dataset.hold_out(paths)
     held_out = images.find(val)
-    return paths, held_out[:: max(1, len(held_out) // _MAX_VAL)][:_MAX_VAL]
+    apart = {path.resolve() for path in held_out}
+    training = [path for path in paths if path.resolve() not in apart]
+    if not training:
+        raise UsageError(f"all photos of {data} are held out by --val {val}", "leave out --val: a few are held out")
+    return training, held_out[:: max(1, len(held_out) // _MAX_VAL)][:_MAX_VAL]
 
 
 def partners(folders: Sequence[Path | None], low: Path | None, scale: int) -> Partners | None:

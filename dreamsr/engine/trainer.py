@@ -5,15 +5,13 @@ RUN/state.safetensors   weights, average, optimizer, step: what --resume needs
 RUN/model.safetensors   the averaged weights, ready for `dreamsr upscale -m RUN`
 RUN/log.jsonl           one JSON object a step or validation
 RUN/samples/            bicubic | 1 step | few steps | original at every validation
+RUN/photos.u8           the decoded photos, while it trains
 """
 
-import json
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,48 +21,21 @@ from dreamsr.config import TrainConfig
 from dreamsr.core.resize import bicubic
 from dreamsr.data import dataset
 from dreamsr.data.degrade import Pairs
-from dreamsr.engine import snapshot, sources
+from dreamsr.engine import journal, runs, snapshot, sources
 from dreamsr.engine.compilation import compiled
 from dreamsr.engine.memory import enough_for
-from dreamsr.engine.optimize import Progress, State, most_steps, new_state, train
+from dreamsr.engine.optimize import Progress, State, new_state, train
 from dreamsr.engine.ranks import ALONE, Ranks
-from dreamsr.engine.schedule import Settings, schedule
+from dreamsr.engine.runs import STATE, Run
+from dreamsr.engine.schedule import Settings
 from dreamsr.engine.upscaler import Upscaler, count_steps
-from dreamsr.errors import UsageError
+from dreamsr.errors import CheckpointError, UsageError
 from dreamsr.files import checkpoint, hub, images, locks
-from dreamsr.files.atomic import atomic
 from dreamsr.files.checkpoint import Model
 from dreamsr.metrics import luma, psnr
-from dreamsr.tables import apply_overrides, from_dict, to_dict
+from dreamsr.tables import to_dict
 
-STATE, WEIGHTS, LOG, RUN = "state.safetensors", hub.RUN_FILE, "log.jsonl", "run.json"
-CHANGEABLE = ("steps", "val_every", "save_every")
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a run folder remembers."""
-
-    config: TrainConfig
-    data: Path
-    val: Path | None
-    photos: str
-    """Digest of the names and sizes of all photo files."""
-    low: Path | None = None
-    """Where the low-resolution partners of the photos are, of the same names."""
-    compiled: bool = False
-    """Whether the network runs compiled: recorded, since it changes the last bits."""
-    dtype: str = "auto"
-    """The precision by name: recorded, since it changes more than these."""
-
-    @property
-    def work(self) -> float:
-        """Megapixels times passes of the network, a backward counted as two.
-
-        DREAM has 4; two samples have their steps and a backward each, and the average looks at both and at the truth.
-        """
-        passes = 4 if self.config.energy == 0 else 4 + 2 * (self.config.model.sampling.steps + 2 + 3) + 1
-        return self.config.steps * self.config.batch * self.config.crop**2 * passes / 1e6
+WEIGHTS, LOG, CACHE = hub.RUN_FILE, "log.jsonl", "photos.u8"
 
 
 @dataclass(frozen=True)
@@ -98,52 +69,6 @@ class Saved:
 Event = Started | Progress | Validated | Saved
 
 
-def create(config: TrainConfig, data: Path, val: Path | None, out: Path, low: Path | None = None) -> Run:
-    """A new run; an error if `out` holds one already, or `data`, `val` and `low` are no folders of photos."""
-    if (out / STATE).exists():
-        raise UsageError(f"{out} already holds a training run", "go on with --resume, or give another --out")
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file; expected a folder for the run")
-    degradation = config.model.degradation
-    if degradation == "pairs" and low is None:
-        raise UsageError("this model learns from given pairs", "give --low FOLDER, or model.degradation=bicubic")
-    if degradation != "pairs" and low is not None:
-        raise UsageError(f"--low gives the inputs; they are not made by {degradation}", "leave out model.degradation")
-    for folder in filter(None, (data, val, low)):
-        if not images.find(folder):
-            raise UsageError(f"no {images.KINDS} picture in {folder}")
-        if out.resolve().is_relative_to(folder.resolve()):  # its sheets would be photos to train on
-            raise UsageError(f"{out} lies inside {folder}", "give --out a folder outside of the photos")
-    schedule(config.model, Settings())  # a model that cannot be sampled is not worth training
-    if config.energy:
-        schedule(config.model, Settings(steps=most_steps(config)))
-    data, val, low = data.absolute(), val and val.absolute(), low and low.absolute()
-    return Run(config, data, val, sources.digest(data, val, low), low)
-
-
-def reopen(out: Path) -> Run:
-    """The run of a folder; an error if there is none, or its photos are others than at its start."""
-    if not (out / STATE).exists():
-        raise UsageError(f"{out} holds no training run", "start one without --resume")
-    document = json.loads((out / RUN).read_text())
-    data, val, low = (Path(document[key]) if document.get(key) else None for key in ("data", "val", "low"))
-    assert data is not None
-    kept = {key: document[key] for key in ("photos", "compiled", "dtype") if key in document}
-    run = Run(from_dict(TrainConfig, document["config"]), data, val, low=low, **kept)
-    if sources.digest(data, val, low) != run.photos:
-        raise UsageError(f"the photos in {data} are not those that the run began with", "start a new run with --init")
-    return run
-
-
-def reconfigure(run: Run, overrides: Sequence[str]) -> Run:
-    """The run with another length or other intervals; anything else would make it another run."""
-    config = from_dict(TrainConfig, apply_overrides(TrainConfig, to_dict(run.config), overrides))
-    for key, value in to_dict(config).items():
-        if key not in CHANGEABLE and value != to_dict(run.config)[key]:
-            raise UsageError(f"{key} cannot change in a resumed run", f"only {', '.join(CHANGEABLE)} can")
-    return replace(run, config=config)
-
-
 def fit(
     run: Run,
     out: Path,
@@ -166,23 +91,37 @@ def fit(
             f"{ranks.world} processes cannot share micro_batches={parts} equally",
             f"start as many as divide {parts}, or a new run with micro_batches={ranks.world}",
         )
-    with _owned(out, ranks), ranks.joined(device.type), enough_for(run.config):
+    with ranks.joined(device.type), _owned(out, ranks), enough_for(run.config):
         yield from _fit(run, out, device, dtype, start, stop, ranks)
 
 
 @contextmanager
 def _owned(out: Path, ranks: Ranks) -> Iterator[None]:
-    """Inside, no other job trains in the folder."""
-    if ranks.rank:
+    """Inside, no other job trains in the folder; what killed ones left half-made is gone, and decoded photos later."""
+    lock = None
+
+    def claim() -> None:
+        nonlocal lock
+        lock = locks.claim(out / "training")  # of all that is in the folder
+        if lock is None:
+            raise UsageError(f"another process is training in {out}", "wait for its end, or give another --out")
+
+    ranks.first(claim)
+    if lock is None:  # the first rank has it
         yield
         return
-    lock = locks.claim(out / STATE)
-    if lock is None:
-        raise UsageError(f"another process is training in {out}", "wait for its end, or give another --out")
     try:
+        locks.sweep(out)
+        _discard(out / CACHE)
         yield
     finally:
+        _discard(out / CACHE)
         locks.release(lock)
+
+
+def _discard(path: Path) -> None:
+    with suppress(OSError):  # Windows keeps what is open
+        path.unlink()
 
 
 def _fit(
@@ -197,7 +136,7 @@ def _fit(
     config = run.config
     training, validation = sources.split(run.data, run.val)
     partners = sources.partners((run.data, run.val), run.low, config.model.scale)
-    photos, skipped = dataset.load(training, config.crop, out / "photos.u8", partners, ranks.first)
+    photos, skipped = dataset.load(training, config.crop, out / CACHE, partners, ranks.first)
     if device.type == "cuda" and photos.flat.numel() < torch.cuda.mem_get_info(device)[0] // 2:
         photos = photos.to(device)
     state = new_state(config, device, start.network if start else None)
@@ -205,34 +144,50 @@ def _fit(
     if state.step > config.steps:
         raise UsageError(f"{out} is at step {state.step} already, steps is {config.steps}", "give a larger steps=")
     network = compiled(state.network, static=True) if run.compiled else None
-    steps = train(config, state, photos, device, dtype, network, ranks)
-    if ranks.rank:
-        for progress in steps:
-            yield progress
-            if progress.step == state.step and ranks.any(stop()):
-                return
-        return
-    held_out = sources.held_out(validation, config.model, partners)
-    _write(run, out)
-    _forget(out / LOG, state.step)
+    held_out = sources.held_out([] if ranks.rank else validation, config.model, partners)
+    if not ranks.rank:
+        runs.write(run, out)
+        journal.forget(out / LOG, state.step)
     yield Started(state.step, len(photos), len(held_out.originals), [*skipped, *held_out.unread])
-    with (out / LOG).open("a") as log:
-        for progress in steps:
-            seconds += progress.seconds
-            _log(log, progress)
-            yield progress
-            if progress.step < state.step:
-                continue
-            done, stopping = state.step == config.steps, ranks.any(stop())
-            if done or stopping or state.step % config.save_every == 0:
-                log.flush()
+    if state.step and not ranks.rank:
+        yield from _overdue(run, state, seconds, len(photos), held_out, out)
+    for progress in train(config, state, photos, device, dtype, network, ranks):
+        seconds += progress.seconds
+        if not ranks.rank:
+            journal.append(out / LOG, asdict(progress))
+        yield progress
+        if progress.step < state.step:
+            continue
+        stopping = ranks.any(stop())
+        if not ranks.rank:
+            if stopping or state.step == config.steps or state.step % config.save_every == 0:
                 yield save(run, state, seconds, len(photos), out)
-            if held_out.originals and (done or state.step % config.val_every == 0):
-                validated = validate(config, state, held_out, out)
-                _log(log, validated)
-                yield validated
-            if stopping:
-                return
+            if _validates(config, state, held_out):
+                yield validate(config, state, held_out, out)
+        if stopping:
+            return
+
+
+def _overdue(run: Run, state: State, seconds: float, photos: int, held_out: Pairs, out: Path) -> Iterator[Event]:
+    """What an earlier process was kept from after it had saved the state, and that a finished run is finished."""
+    if state.step == run.config.steps or _written_at(out / WEIGHTS) != state.step:
+        yield save(run, state, seconds, photos, out)
+    if _validates(run.config, state, held_out) and not journal.has(out / LOG, state.step, "psnr_y"):
+        yield validate(run.config, state, held_out, out)
+
+
+def _written_at(weights: Path) -> int | None:
+    """The step that the weights of a run are of; None if there are none."""
+    try:
+        _, card = checkpoint.describe(weights)
+    except CheckpointError:
+        return None
+    return card.get("step")
+
+
+def _validates(config: TrainConfig, state: State, held_out: Pairs) -> bool:
+    """Whether a validation is due at this step."""
+    return bool(held_out.originals) and (state.step == config.steps or state.step % config.val_every == 0)
 
 
 def save(run: Run, state: State, seconds: float, photos: int, out: Path) -> Saved:
@@ -257,7 +212,7 @@ def averaged(out: Path) -> Model:
 
 
 def validate(config: TrainConfig, state: State, held_out: Pairs, out: Path) -> Validated:
-    """Upscale held-out photos with the averaged weights at 1 and at the model's own number of steps."""
+    """Upscale held-out photos with the averaged weights at 1 and at the model's own number of steps, and log it."""
     scale, few = config.model.scale, config.model.sampling.steps
     hrs, lrs = held_out.originals, held_out.inputs
     device = next(state.ema.parameters()).device
@@ -272,43 +227,10 @@ def validate(config: TrainConfig, state: State, held_out: Pairs, out: Path) -> V
     }
     sheet = out / "samples" / f"step_{state.step:07d}.png"
     images.write_sheet(sheet, [*columns.values(), hrs])
-    return Validated(state.step, scores, sheet)
-
-
-def _write(run: Run, out: Path) -> None:
-    document = {
-        "config": to_dict(run.config),
-        "data": str(run.data),
-        "val": str(run.val) if run.val else None,
-        "low": str(run.low) if run.low else None,
-        "photos": run.photos,
-        "compiled": run.compiled,
-        "dtype": run.dtype,
-    }
-    with atomic(out / RUN) as temporary:
-        temporary.write_text(json.dumps(document, indent=2))
+    validated = Validated(state.step, scores, sheet)
+    journal.append(out / LOG, asdict(validated))
+    return validated
 
 
 def _psnr_y(x: Tensor, hr: Tensor, crop: int) -> float:
     return psnr(luma(images.to_bytes(x)), luma(images.to_bytes(hr)), crop)
-
-
-def _log(log: Any, event: Progress | Validated) -> None:
-    values: Mapping[str, Any] = asdict(event)
-    log.write(json.dumps({k: str(v) if isinstance(v, Path) else v for k, v in values.items()}) + "\n")
-
-
-def _forget(log: Path, step: int) -> None:
-    """Drop what was logged after the state was saved."""
-    if log.exists():
-        lines = [line for line in log.read_text().splitlines() if _step(line) <= step]
-        with atomic(log) as temporary:
-            temporary.write_text("".join(line + "\n" for line in lines))
-
-
-def _step(line: str) -> float:
-    """The step of a line of the log; infinity for a line that a crash cut off."""
-    try:
-        return float(json.loads(line)["step"])
-    except ValueError:
-        return math.inf

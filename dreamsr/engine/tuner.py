@@ -97,12 +97,14 @@ def _deterministic() -> list[SamplerName]:
 
 
 def _apart(lambdas: Sequence[float], limits: tuple[float, float]) -> tuple[float, ...]:
-    """The nearest increasing lambdas, to four digits, that lie inside of the limits and at least GAP apart."""
+    """The nearest increasing lambdas, to four digits, that lie inside of the limits and at least GAP apart,
+    or as far as there is room for."""
     low, high = limits
+    gap = min(GAP, (high - low) / len(lambdas))
     result: list[float] = []
     for i, x in enumerate(lambdas):
-        room = high - GAP * (len(lambdas) - 1 - i)
-        result.append(min(max(x, low if not result else result[-1] + GAP), room))
+        room = high - gap * (len(lambdas) - 1 - i)
+        result.append(min(max(x, low if not result else result[-1] + gap), room))
     return tuple(max(low, math.floor(x * 1e4) / 1e4) for x in result)
 
 

@@ -188,10 +188,14 @@ def _opened(path: Path) -> Iterator[Any]:
     except PermissionError:
         raise CheckpointError(f"{path} may not be read") from None
     except (SafetensorError, OSError) as error:
-        what, hint = foreign.kind(foreign.pickled_names(path))
+        pickled = foreign.pickled_names(path)
+        what, hint = foreign.kind(pickled)
+        damaged = path.suffix == ".safetensors" and not pickled
         raise CheckpointError(
             f"{path} is not a safetensors file" + (f", but {what}, pickled" if what else f" ({error})"),
-            f"pickled .pt, .pth and .ckpt files are never opened; {hint}",
+            "it is damaged or cut off; get or make it again"
+            if damaged
+            else f"pickled .pt, .pth and .ckpt files are never opened; {hint}",
         ) from None
 
 

@@ -1,0 +1,41 @@
+"""The log of a run: one JSON object a step or validation, each on a line of its own."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dreamsr.files.atomic import atomic, unwritable
+
+
+def append(log: Path, values: Mapping[str, Any]) -> None:
+    """Add a line; raises DreamSRError where that is not possible."""
+    line = json.dumps({k: str(v) if isinstance(v, Path) else v for k, v in values.items()})
+    try:
+        with log.open("a") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        raise unwritable(log, error) from error
+
+
+def forget(log: Path, step: int) -> None:
+    """Drop what was logged after a step, whose state was saved last."""
+    if log.exists():
+        lines = [line for line in log.read_text().splitlines() if _step(line) <= step]
+        with atomic(log) as temporary:
+            temporary.write_text("".join(line + "\n" for line in lines))
+
+
+def has(log: Path, step: int, key: str) -> bool:
+    """Whether something with `key` was logged at a step."""
+    lines = log.read_text().splitlines() if log.exists() else []
+    return any(_step(line) == step and key in json.loads(line) for line in lines)
+
+
+def _step(line: str) -> float:
+    """The step of a line; infinity for one that a crash cut off."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, TypeError, KeyError):
+        return math.inf

@@ -1,0 +1,127 @@
+"""What a training run is: a recipe, photos, and the folder that remembers both (RUN/run.json)."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dreamsr.config import TrainConfig
+from dreamsr.engine import sources
+from dreamsr.engine.optimize import most_steps
+from dreamsr.engine.schedule import Settings, schedule
+from dreamsr.errors import UsageError
+from dreamsr.files import images
+from dreamsr.files.atomic import atomic
+from dreamsr.tables import apply_overrides, from_dict, to_dict
+
+STATE, RUN = "state.safetensors", "run.json"
+CHANGEABLE = ("steps", "val_every", "save_every")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder remembers."""
+
+    config: TrainConfig
+    data: Path
+    val: Path | None
+    photos: str
+    """Digest of the names and sizes of all photo files."""
+    low: Path | None = None
+    """Where the low-resolution partners of the photos are, of the same names."""
+    compiled: bool = False
+    """Whether the network runs compiled: recorded, since it changes the last bits."""
+    dtype: str = "auto"
+    """The precision by name: recorded, since it changes more than these."""
+
+    @property
+    def work(self) -> float:
+        """Megapixels times passes of the network, a backward counted as two.
+
+        DREAM has 4; two samples have their steps and a backward each, and the average looks at both and at the truth.
+        """
+        passes = 4 if self.config.energy == 0 else 4 + 2 * (self.config.model.sampling.steps + 2 + 3) + 1
+        return self.config.steps * self.config.batch * self.config.crop**2 * passes / 1e6
+
+
+def create(config: TrainConfig, data: Path, val: Path | None, out: Path, low: Path | None = None) -> Run:
+    """A new run; an error if `out` holds one already, or `data`, `val` and `low` are no folders of photos."""
+    if (out / STATE).exists():
+        raise UsageError(f"{out} already holds a training run", "go on with --resume, or give another --out")
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file; expected a folder for the run")
+    degradation = config.model.degradation
+    if degradation == "pairs" and low is None:
+        raise UsageError("this model learns from given pairs", "give --low FOLDER, or model.degradation=bicubic")
+    if degradation != "pairs" and low is not None:
+        raise UsageError(f"--low gives the inputs; they are not made by {degradation}", "leave out model.degradation")
+    for folder in filter(None, (data, val, low)):
+        if not images.find(folder):
+            raise UsageError(f"no {images.KINDS} picture in {folder}")
+        if out.resolve().is_relative_to(folder.resolve()):  # its sheets would be photos to train on
+            raise UsageError(f"{out} lies inside {folder}", "give --out a folder outside of the photos")
+    schedule(config.model, Settings())  # a model that cannot be sampled is not worth training
+    if config.energy:
+        schedule(config.model, Settings(steps=most_steps(config)))
+    data, val, low = data.absolute(), val and val.absolute(), low and low.absolute()
+    return Run(config, data, val, sources.digest(data, val, low), low)
+
+
+def reopen(out: Path, data: Path | None = None, val: Path | None = None, low: Path | None = None) -> Run:
+    """The run of a folder; an error if there is none, or its photos are others than at its start.
+
+    data, val, low: where its photos are now, if they have moved.
+    """
+    if not (out / STATE).exists():
+        raise UsageError(f"{out} holds no training run", "start one without --resume")
+    document = _document(out / RUN)
+    was = [document["data"], document.get("val"), document.get("low")]
+    now = [new.absolute() if new else old and Path(old) for new, old in zip((data, val, low), was, strict=True)]
+    for key, folder in zip(("data", "val", "low"), now, strict=True):
+        if folder and not folder.is_dir():
+            raise UsageError(
+                f"there is no folder {folder}, where photos of the run were",
+                f"if they have moved: --resume --{key} FOLDER",
+            )
+    kept = {key: document[key] for key in ("photos", "compiled", "dtype") if key in document}
+    run = Run(from_dict(TrainConfig, document["config"]), now[0], now[1], low=now[2], **kept)
+    if sources.digest(*now) != run.photos:
+        places = ", ".join(str(folder) for folder in now if folder)
+        raise UsageError(f"the photos in {places} are not those that the run began with", "start a new run with --init")
+    return run
+
+
+def _document(path: Path) -> dict[str, Any]:
+    """What `write` has put down."""
+    try:
+        document = json.loads(path.read_text())
+        return {"config": document["config"], "data": document["data"], **document}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UsageError(
+            f"{path}, which describes the run, cannot be read: {error}", f"start a new run with --init {path.parent}"
+        ) from error
+
+
+def reconfigure(run: Run, overrides: Sequence[str]) -> Run:
+    """The run with another length or other intervals; anything else would make it another run."""
+    config = from_dict(TrainConfig, apply_overrides(TrainConfig, to_dict(run.config), overrides))
+    for key, value in to_dict(config).items():
+        if key not in CHANGEABLE and value != to_dict(run.config)[key]:
+            raise UsageError(f"{key} cannot change in a resumed run", f"only {', '.join(CHANGEABLE)} can")
+    return replace(run, config=config)
+
+
+def write(run: Run, out: Path) -> None:
+    """Put down what `reopen` reads."""
+    document = {
+        "config": to_dict(run.config),
+        "data": str(run.data),
+        "val": str(run.val) if run.val else None,
+        "low": str(run.low) if run.low else None,
+        "photos": run.photos,
+        "compiled": run.compiled,
+        "dtype": run.dtype,
+    }
+    with atomic(out / RUN) as temporary:
+        temporary.write_text(json.dumps(document, indent=2))
