@@ -19,12 +19,13 @@ from programs import Program
 from torch import Tensor, nn
 
 from dreamsr.config import ModelConfig, NetworkConfig
-from dreamsr.files import checkpoint, images
+from dreamsr.files import checkpoint, images, limits
 from dreamsr.files.checkpoint import Model
 from dreamsr.files.images import Picture
 
 N = TypeVar("N", bound=nn.Module)
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+limits.lift()
 NETWORK = NetworkConfig(widths=(8, 16), blocks=1, encoder_blocks=1)
 TINY = ModelConfig(name="tiny", network=NETWORK)
 

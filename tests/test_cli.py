@@ -2,11 +2,13 @@
 
 import io
 import json
+import os
 import pickle
 import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -196,6 +198,8 @@ def bad_inputs(folder: Path) -> None:
         ("upscale in out --scale 0.5", 2, "--scale is 0.5"),
         ("upscale in out --tile 100", 2, "--tile is 100; expected a multiple of 8 above 96"),
         ("upscale in out --batch-size 0", 2, "--batch-size is 0"),
+        ("upscale in out --threads 100000", 2, "--threads is 100000; expected a whole number from 1 to 1024"),
+        ("eval in in --html in/a.png", 2, "a page would be written to in/a.png"),
         ("upscale in out --device cuda:99", 2, "device 'cuda:99' cannot be used"),
         ("upscale in out --device toaster", 2, "device 'toaster' cannot be used"),
         ("upscale in out --dtype fp8", 2, "dtype 'fp8' is unknown"),
@@ -596,6 +600,24 @@ def test_models_info_path_and_verify(program: Program, tiny_file: Path, tmp_path
     code, _, err = program("models", "verify", copy)
     assert code == 1
     assert f"recorded is {'0' * 64}" in err
+
+
+def test_names_that_the_terminal_cannot_print(tiny_file: Path, tmp_path: Path) -> None:
+    small(tmp_path / "in" / "a.png").rename(tmp_path / "in" / "\udcff.png")
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    command = [*PROGRAM, "upscale", "in", "out", "-m", str(tiny_file), "--device", "cpu", "--dry-run"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "in/\\udcff.png" in done.stdout
+
+
+def test_pillow_keeps_its_limits_for_those_who_import_dreamsr() -> None:
+    code = (
+        "import PIL.Image\nbefore = PIL.Image.MAX_IMAGE_PIXELS\nimport dreamsr\ndreamsr.load()\n"
+        "from dreamsr.files import images\nassert PIL.Image.MAX_IMAGE_PIXELS == before"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_version(program: Program) -> None:

@@ -3,6 +3,7 @@
 import io
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -221,3 +222,25 @@ def test_find_is_sorted_recursive_and_leaves_hidden_files_alone(tmp_path: Path) 
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     assert [p.relative_to(tmp_path).as_posix() for p in images.find(tmp_path)] == ["a.JPG", "b.png", "sub/c.webp"]
+
+
+def test_what_else_lies_in_a_folder_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("in/b.png", "in/sub/c.webp", "in/.dir/d.txt", "in/notes.TXT", "in/sub/README", "other/e.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "in" / "linked").symlink_to(tmp_path / "other")
+    (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "file.png").symlink_to(tmp_path / "other" / "e.png")
+    (tmp_path / "in" / "nowhere.png").symlink_to(tmp_path / "gone.png")
+    assert [path.name for path in images.find(tmp_path / "in")] == ["b.png", "file.png", "c.webp"]
+    expected = {".txt": 1, "without a suffix": 1, "linked folder": 2, "broken link": 1}
+    assert images.others(tmp_path / "in") == expected
+    scandir = os.scandir
+
+    def closed(path: str) -> Any:  # permissions do not stop everyone who runs tests
+        if Path(path).name == "sub":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    assert images.others(tmp_path / "in")["folder that cannot be read"] == 1

@@ -555,6 +555,60 @@ def test_compare_draws_before_and_after(program: Program, tiny_file: Path, tmp_p
     assert "2 skipped" in program(*job, "--compare")[2]
     Path("out/a_compare.png").unlink()
     assert "1 made again: a_compare.png is missing" in program(*job, "--compare")[2]
+    again = (*job, "--seed", 1)
+    assert "2 done" in program(*again)[2]  # with sheets of the seed before beside them
+    assert "2 done" in program(*again, "--compare")[2]
+    with load("out/a_compare.png") as sheet, load("out/a.png") as made:
+        assert sheet.crop((124, 0, 244, 80)).tobytes() == made.tobytes()
+    assert "2 skipped" in program(*again, "--compare")[2]
+
+
+def test_a_name_that_is_too_long_with_its_companions_costs_itself_alone(program: Program, tiny_file: Path) -> None:
+    small(Path("in", f"{'n' * 245}.png"))
+    small(Path("in", "z.png"))
+    job = ("upscale", "in", "out", "-m", tiny_file, "--steps", 1)
+    assert program(*job)[0] == 0
+    code, _, err = program(*job, "--compare")
+    assert code == 1
+    assert "1 done, 1 failed" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("place", ["in", "out", "model"])
+def test_paths_that_no_system_takes_are_one_line(place: str, program: Program, tiny_file: Path) -> None:
+    small(Path("in/a.png"))
+    names = {"in": "in", "out": "out", "model": str(tiny_file), place: f"{'n' * 300}/{place}"}
+    code, out, err = program("upscale", names["in"], names["out"], "-m", names["model"])
+    assert code in (1, 2)
+    assert out == ""
+    assert [line.split(":")[0] for line in err.splitlines() if not line.startswith("  hint")] == ["error"]
+
+
+def test_links_that_lead_to_themselves(program: Program, tiny_file: Path) -> None:
+    small(Path("in/a.png"))
+    Path("loop").symlink_to("loop")
+    code, _, err = program("upscale", "in", "loop", "-m", tiny_file, "--steps", 1)
+    assert code in (1, 2)
+    assert "Traceback" not in err
+    Path("out").mkdir()
+    Path("out/a.png").symlink_to("a.png")
+    code, _, err = program("upscale", "in", "out", "-m", tiny_file, "--steps", 1)
+    assert code == 0, err
+    assert load("out/a.png").size == (120, 80)
+
+
+def test_a_report_takes_the_place_of_no_picture(program: Program, tiny_file: Path) -> None:
+    before = small(Path("in/a.png")).read_bytes()
+    small(Path("in/b.png"))
+    job = ("upscale", "--report", "in/a.png", "in/b.png", "out", "-m", tiny_file, "--steps", 1)
+    code, _, err = program(*job)
+    assert code == 2
+    assert "a page would be written to in/a.png; expected a name that ends with .html" in err
+    assert Path("in/a.png").read_bytes() == before
+    Path("page.html").mkdir()
+    code, out, _ = program("upscale", "in", "out", "-m", tiny_file, "--steps", 1, "--json", "--report", "page.html")
+    assert code == 1
+    assert json.loads(out.splitlines()[-1])["summary"]["done"] == 2
 
 
 def test_a_pipe_gets_plain_lines(tiny_file: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What files say about their pixels, on its way to a larger picture."""
 
 import io
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,10 @@ import pytest
 import torch
 from conftest import photo
 from PIL import ExifTags, Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import IFDRational
 
-from dreamsr.files import images
+from dreamsr.files import images, provenance
 from dreamsr.files.images import Metadata, Picture
 
 EXIF, GPS, THUMBNAIL = ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo, ExifTags.IFD.IFD1
@@ -198,6 +200,61 @@ def test_what_belongs_to_the_old_pixels_is_left_behind(tmp_path: Path) -> None:
     with Image.open(tmp_path / "b.tif") as image:
         assert not {37724, 33550, 34737} & set(image.getexif())
         assert image.getexif()[0x010F] == "a camera"
+
+
+def test_xmp_speaks_of_the_picture_alone(tmp_path: Path) -> None:
+    """Films and gain maps that phones put behind the pixels do not come along; a panorama keeps what it shows."""
+    packet = (
+        b'<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
+        b'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" '
+        b'xmlns:GCamera="http://ns.google.com/photos/1.0/camera/" xmlns:hdrgm="http://ns.adobe.com/hdr-gain-map/1.0/" '
+        b'xmlns:Container="http://ns.google.com/photos/1.0/container/" xmlns:xmp="http://ns.adobe.com/xap/1.0/" '
+        b'xmlns:GPano="http://ns.google.com/photos/1.0/panorama/" hdrgm:Version="1.0" GCamera:MotionPhoto="1" '
+        b'GCamera:MicroVideoOffset="12345" GPano:FullPanoWidthPixels="24" GPano:CroppedAreaTopPixels="3" '
+        b'GPano:ProjectionType="equirectangular" xmp:Rating="5">'
+        b"<GPano:FullPanoHeightPixels>18</GPano:FullPanoHeightPixels>"
+        b"<GCamera:MotionPhotoVersion>1</GCamera:MotionPhotoVersion><Container:Directory><rdf:Seq><rdf:li>"
+        b'<Container:Item Item:Length="9"/></rdf:li></rdf:Seq></Container:Directory><xmp:Label>kept</xmp:Label>'
+        b'</rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
+    ).replace(b"xmlns:xmp=", b'xmlns:Item="http://ns.google.com/photos/1.0/container/item/" xmlns:xmp=')
+    images.to_pil(pixels()).save(tmp_path / "a.jpg", xmp=packet)
+    xmp = images.read(tmp_path / "a.jpg").metadata.scaled(4, 2).xmp
+    for gone in (b"MotionPhoto", b"MicroVideo", b"hdrgm:Version", b"Container:Item", b"rdf:li"):
+        assert gone not in xmp
+    for kept in (b'FullPanoWidthPixels="96"', b'CroppedAreaTopPixels="6"', b"FullPanoHeightPixels>36<"):
+        assert kept in xmp
+    for kept in (b'GPano:ProjectionType="equirectangular"', b'xmp:Rating="5"', b"<xmp:Label>kept</xmp:Label>"):
+        assert kept in xmp
+    assert provenance.is_packet(xmp)
+
+
+@pytest.mark.parametrize("unit", [0, 1, 7])
+def test_a_senseless_unit_of_resolution_spoils_no_tiff(unit: int, tmp_path: Path) -> None:
+    block = exif()
+    block[0x011A], block[0x011B], block[0x0128] = 72.0, 72.0, unit
+    images.to_pil(pixels()).save(tmp_path / "a.png", exif=block)
+    images.write(tmp_path / "b.tif", images.read(tmp_path / "a.png"))
+    picture = images.read(tmp_path / "b.tif")
+    assert picture.metadata.dpi is None
+    with Image.open(tmp_path / "b.tif") as image:
+        assert image.getexif()[0x010F] == "a camera"
+
+
+@pytest.mark.parametrize("place", ["first", "last", "raw"])
+def test_planning_sees_the_orientation_of_a_png(place: str, tmp_path: Path) -> None:
+    block = Image.Exif()
+    block[0x0112] = 6
+    data = block.tobytes()
+    info = PngInfo()
+    if place == "raw":  # as ImageMagick writes it
+        info.add_text("Raw profile type exif", f"\nexif\n{len(data):8}\n{data.hex()}\n")
+    image = images.to_pil(pixels())
+    image.save(tmp_path / "a.png", pnginfo=info, exif=block if place == "first" else b"")
+    if place == "last":
+        whole, body = (tmp_path / "a.png").read_bytes(), b"eXIf" + data.removeprefix(b"Exif\0\0")
+        chunk = (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+        (tmp_path / "a.png").write_bytes(whole[:-12] + chunk + whole[-12:])
+    assert images.probe(tmp_path / "a.png").size == images.read(tmp_path / "a.png").size == image.size
 
 
 def test_webp_keeps_no_profile_of_grays(tmp_path: Path) -> None:

@@ -256,8 +256,9 @@ CHECK = """
 import sys
 from pathlib import Path
 from dreamsr.errors import ImageError
-from dreamsr.files import images
+from dreamsr.files import images, limits
 
+limits.lift()
 read = 0
 for path in sorted(Path(sys.argv[1]).iterdir()):
     try:

@@ -135,6 +135,24 @@ def test_the_command_makes_the_same_file_again(
     assert target.read_bytes() == first
 
 
+def test_sizes_and_qualities_come_back(program: Program, tiny_file: Path, tmp_path: Path) -> None:
+    images.write(tmp_path / "a.png", Picture(photo("chelsea")[:, :300, :150].repeat(1, 1, 4)))
+    job = ("upscale", "a.png", "out.jpg", "-m", tiny_file, "--steps", 1)
+    assert program(*job, "--width", 1103, "--quality", 20)[0] == 0
+    first = Path("out.jpg").read_bytes()
+    command = shlex.split(provenance_of(program, "out.jpg")["command"])
+    Path("out.jpg").unlink()
+    assert program(*command[1:])[0] == 0
+    assert Path("out.jpg").read_bytes() == first
+    assert program("upscale", "a.png", "out.png", "-m", tiny_file, "--grid=-4,0", "--fidelity", 1)[0] == 0
+    assert program(*shlex.split(provenance_of(program, "out.png")["command"])[1:], "--overwrite")[0] == 0
+
+
+def provenance_of(program: Program, name: str) -> dict[str, str]:
+    _, out, _ = program("info", name)
+    return dict(line.split(": ", 1) for line in out.splitlines())
+
+
 def test_it_can_be_left_out(program: Program, picture: Path, tiny_file: Path) -> None:
     made = ["upscale", picture, "-m", tiny_file, "--steps", 1]
     assert program(*made, "-o", "a.png")[0] == 0

@@ -2,7 +2,9 @@
 
 import os
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, ParamSpec
 
 import typer
 
@@ -16,6 +18,8 @@ from dreamsr.cli.train import train
 from dreamsr.cli.tune import tune
 from dreamsr.cli.upscale import upscale
 from dreamsr.errors import DreamSRError, UsageError
+
+P = ParamSpec("P")
 
 app = typer.Typer(
     name="dreamsr",
@@ -42,17 +46,31 @@ def _root(
 ) -> None: ...
 
 
-app.command("upscale")(upscale)
-app.command("train")(train)
-app.command("tune")(tune)
-app.command("eval")(evaluate)
+def _unlimited(command: Callable[P, None]) -> Callable[P, None]:
+    """The command, with Pillow's limits lifted; Pillow is not imported for help."""
+
+    @wraps(command)
+    def run(*args: P.args, **options: P.kwargs) -> None:
+        from dreamsr.files import limits
+
+        limits.lift()
+        command(*args, **options)
+
+    return run
+
+
+app.command("upscale")(_unlimited(upscale))
+app.command("train")(_unlimited(train))
+app.command("tune")(_unlimited(tune))
+app.command("eval")(_unlimited(evaluate))
 app.command("export")(export)
 app.add_typer(models, name="models")
-app.command("info")(info)
+app.command("info")(_unlimited(info))
 
 
 def main() -> None:
     """Run the program; exit code 2 for wrong usage, 1 for a failure, 130 when interrupted."""
+    console.take_any_name()
     try:
         app()
     except DreamSRError as error:
@@ -61,3 +79,8 @@ def main() -> None:
         if not error.told:
             console.error(error.message, error.hint)
         sys.exit(2 if isinstance(error, UsageError) else 1)
+    except OSError as error:
+        if os.environ.get("DREAMSR_DEBUG") or error.filename is None:
+            raise
+        console.error(f"{error.filename}: {error.strerror}")
+        sys.exit(1)

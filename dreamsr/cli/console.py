@@ -1,5 +1,6 @@
 """All output: data on stdout, talk on stderr, and the only use of rich."""
 
+import io
 import math
 import sys
 import time
@@ -7,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
+import typer
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
@@ -17,6 +19,13 @@ _talk = _alarm = Console(stderr=True, highlight=False, soft_wrap=True)
 _PLAIN_SECONDS = 10.0
 _WIDE = 72
 """Columns from which on a bar has room beside name, count and pace."""
+
+
+def take_any_name() -> None:
+    """Print names of files that the terminal's encoding lacks with backslashes, not an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def quieten() -> None:
@@ -51,8 +60,7 @@ def error(message: str, hint: str = "") -> None:
 
 def data(text: str) -> None:
     """The result of a command, for other programs too."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    typer.echo(text)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], turn: bool = False) -> None:

@@ -67,7 +67,9 @@ def evaluate(
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print a line a picture and method.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print tables and protocol as Markdown.")] = False,
-    html: Annotated[Path | None, typer.Option(help="Write a page with tables, plot and pictures.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(callback=options.html, help="Write a page with tables, plot and pictures.")
+    ] = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Measure pictures against originals: PSNR, SSIM, MS-SSIM, LPIPS, and agreement with the input.

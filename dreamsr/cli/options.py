@@ -110,7 +110,12 @@ Compare = Annotated[
 ]
 Report = Annotated[
     Path | None,
-    typer.Option("--report", help="Write a page with all results and pictures, HTML.", rich_help_panel="Output"),
+    typer.Option(
+        "--report",
+        callback=lambda path: html(path),
+        help="Write a page with all results and pictures, HTML.",
+        rich_help_panel="Output",
+    ),
 ]
 StripMetadata = Annotated[
     bool,
@@ -148,6 +153,13 @@ Quiet = Annotated[
     ),
 ]
 DEFAULT = DEFAULT_MODEL
+
+
+def html(path: Path | None) -> Path | None:
+    """Where a page is to be written: an error for what may be a picture."""
+    if path and path.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"a page would be written to {path}; expected a name that ends with .html")
+    return path
 
 
 def seconds(text: str) -> float:

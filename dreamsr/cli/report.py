@@ -66,8 +66,6 @@ class Report:
         left = [f"{missing} not done"] if missing else []
         counted = ", ".join([*counts, *left, *again, *speed])
         console.say(counted)
-        if self._page:
-            self._write(self._page, counted)
         if self._json:
             whole = {
                 "files": len(self._tasks),
@@ -77,6 +75,8 @@ class Report:
             }
             found = {status: self._counts[status] for status in ("done", "skipped", "failed")}
             console.data(json.dumps({"summary": found | whole | {"megapixels": round(self._megapixels, 3)}}))
+        if self._page:
+            self._write(self._page, counted)
 
     def _write(self, path: Path, counted: str) -> None:
         from dreamsr.engine import reports

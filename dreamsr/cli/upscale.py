@@ -91,7 +91,7 @@ def upscale(
     how = str(sizing) or f"x{loaded.config.scale}"
     console.say(f"{len(tasks)} pictures with {loaded.config.name}, {count_steps(upscaler.steps)}, {how}")
     if others := sum((images.others(source) for source in sources), Counter()):
-        counts = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in others.most_common(8))
+        counts = ", ".join(f"{count} {what}" for what, count in others.most_common(8))
         console.say(f"left out: {counts}; {images.KINDS} pictures are upscaled")
     folder = target if planning.is_job(sources) else None
     manifest = Manifest(folder) if folder else None

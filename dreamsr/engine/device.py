@@ -11,6 +11,7 @@ from dreamsr.config import TILE
 from dreamsr.errors import UsageError
 from dreamsr.files.checkpoint import DTYPES
 
+MOST_THREADS = 1024
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 
@@ -71,8 +72,8 @@ def set_threads(count: int | None) -> None:
     """Let the CPU part of torch use `count` threads (default: torch's own choice, the cores)."""
     if count is None:
         return
-    if count < 1:
-        raise UsageError(f"--threads is {count}; expected a whole number of at least 1")
+    if not 1 <= count <= MOST_THREADS:
+        raise UsageError(f"--threads is {count}; expected a whole number from 1 to {MOST_THREADS}")
     torch.set_num_threads(count)
 
 

@@ -116,8 +116,9 @@ def _task(path: Path, name: Path, place: _Place, sizing: Sizing, largest: int, n
     free = naming.format == "auto" and not place.exact
     misfit = _obstacle(header, suffix, size, free) if header else ""
     remarks: tuple[str, ...] = ()
-    if misfit and place.exact:
-        problem = problem or f"{place.exact}: {misfit}, which this picture needs; write PNG or WebP"
+    if header and misfit and place.exact:
+        better = "PNG" if _obstacle(header, ".webp", size, free) else "PNG or WebP"
+        problem = problem or f"{place.exact}: {misfit}, which this picture needs; write {better}"
     elif misfit:
         suffix, remarks = ".png", (f"written as PNG: {misfit}",)
     mark = naming.suffix if naming.suffix is not None else _mark(place, sizing, size, largest)
@@ -205,7 +206,7 @@ def _check_out(sources: Sequence[Path], out: Path | None, found: Sequence[object
         raise UsageError(f"{what}; say where to write", f"dreamsr upscale {given} OUT")
     _check_folder(out)
     for source in sources:
-        if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
+        if source.is_dir() and _real(out).is_relative_to(_real(source)):
             raise UsageError(f"{out} lies inside {source}", "give an output folder outside of the input folder")
     if not found:
         raise UsageError(f"no {images.KINDS} picture in {given}")
@@ -243,10 +244,10 @@ def _key(path: Path, ignores_case: bool) -> str:
 
 
 def _check(tasks: Sequence[Task], ignores_case: bool) -> None:
-    originals = {_key(task.source.resolve(), ignores_case) for task in tasks}
+    originals = {_key(_real(task.source), ignores_case) for task in tasks}
     makers: dict[str, tuple[Path, Path]] = {}
     for source, target in [(task.source, target) for task in tasks for target in task.files]:
-        if _key(target.resolve(), ignores_case) in originals:
+        if _key(_real(target), ignores_case) in originals:
             raise UsageError(f"{target} would overwrite an original", "give another OUT, or --suffix _x4")
         if found := makers.get(_key(target, ignores_case)):
             other, same = found
@@ -255,9 +256,15 @@ def _check(tasks: Sequence[Task], ignores_case: bool) -> None:
         makers[_key(target, ignores_case)] = (source, target)
 
 
+def _real(path: Path) -> Path:
+    """Without links; unlike `Path.resolve`, it takes links that lead to themselves."""
+    return Path(os.path.realpath(path))
+
+
 def _ignores_case(folder: Path) -> bool:
     """Whether the file system of a folder, which may not exist yet, takes A and a for the same name."""
-    named = (p for p in (folder.resolve(), *folder.resolve().parents) if p.exists() and p.name.swapcase() != p.name)
+    real = _real(folder)
+    named = (p for p in (real, *real.parents) if p.exists() and p.name.swapcase() != p.name)
     existing = next(named, None)
     if existing is None:
         return False

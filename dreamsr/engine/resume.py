@@ -52,8 +52,9 @@ class Judge:
             return Verdict("make", "the settings changed")
         if not _same_input(task, entry):
             return Verdict("make", "the input changed")
-        if missing := [path.name for path in task.files if not path.exists()]:
-            return Verdict("make", f"{missing[0]} is missing")
+        for path in task.files[1:]:
+            if path.name not in entry.beside or _size(path) is None:
+                return Verdict("make", f"{path.name} is missing")
         return Verdict("skip", entry=entry)
 
 

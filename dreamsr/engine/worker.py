@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from torch import Tensor
 
 from dreamsr.core.resize import bicubic
+from dreamsr.engine.outputs import LOSSY
 from dreamsr.engine.planning import Task
 from dreamsr.engine.resume import Judge, Verdict
 from dreamsr.engine.work import Job, Result, Work, failure
@@ -56,7 +57,8 @@ class Worker:
         picture, made_by = images.bled(images.read(task.source)), self.job.provenance
         kept = picture.metadata.stripped() if self.job.strip_metadata else picture.metadata
         factor = self.job.factor(picture.size)
-        noted = made_by and replace(made_by, source=task.source.name, scale=factor)
+        quality = self.job.quality if task.target.suffix.lower() in LOSSY else None
+        noted = made_by and replace(made_by, source=task.source.name, scale=factor, quality=quality or 0)
         return replace(picture, metadata=replace(kept, provenance=noted))
 
     def close(self, work: Work) -> Result | None:
@@ -143,6 +145,7 @@ class Worker:
                 seconds=round(result.seconds, 3),
                 message=result.message,
                 warnings=result.warnings,
+                beside=tuple(path.name for path in result.task.files[1:]),
                 agreement=result.agreement,
                 time=datetime.now(UTC).isoformat(timespec="seconds"),
             )

@@ -1,7 +1,6 @@
 """From files to pictures."""
 
 import io
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import Image, ImageCms, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageCms, UnidentifiedImageError
 
 from dreamsr.errors import ImageError
 from dreamsr.files import heif, metadata, provenance, tiff, vips
@@ -33,11 +32,6 @@ _SRGB = bytes([1, 13, 0, 1])
 _FLIPS = {2: (False, (1,)), 3: (False, (0, 1)), 4: (False, (0,)), 5: (True, ())}
 _FLIPS |= {6: (True, (1,)), 7: (True, (0, 1)), 8: (True, (0,))}
 """EXIF orientation: whether rows become columns, and the axes that are then reversed."""
-
-# set once: these are global, and pictures are decoded in several threads
-Image.MAX_IMAGE_PIXELS = None  # MAX_PIXELS stands in for it
-PngImagePlugin.MAX_TEXT_CHUNK = 2**26  # long XMP and large profiles are no attack
-warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 @dataclass(frozen=True)
@@ -131,8 +125,7 @@ def _open(file: IO[bytes], path: Path) -> _Source:
     if sixteen:
         mode = _PNG_MODES[head[25]]
         mode += "A" if alpha and not mode.endswith("A") else ""
-    # without EXIF in its header, a PNG would be decoded to look for some behind the pixels
-    exif = metadata.of(image) if kind != "PNG" or "exif" in image.info else Image.Exif()
+    exif = _png_exif(image, file) if kind == "PNG" else metadata.of(image)
     return _Source(
         Header(kind, _upright_size(image.size, exif), mode, 16 if sixteen else 8, alpha),
         image,
@@ -144,7 +137,7 @@ def _open(file: IO[bytes], path: Path) -> _Source:
 
 def _passed_over(kind: str, image: Image.Image, file: IO[bytes]) -> tuple[str, ...]:
     """What Pillow does not tell of a file."""
-    if kind == "PNG" and (points := _code_points(file)) not in (b"", _SRGB):
+    if kind == "PNG" and (points := _png_chunk(file, b"cICP", b"IDAT")[:4]) not in (b"", _SRGB):
         return (f"cICP {'-'.join(map(str, points))} is not kept",)
     frames = getattr(image, "n_frames", 1)
     rest = (f"only the {'main one' if kind == 'HEIC' else 'first'} of {frames} pictures in it",) if frames > 1 else ()
@@ -181,17 +174,24 @@ def _upright_size(size: tuple[int, int], exif: Image.Exif | None) -> tuple[int, 
     return size if metadata.orientation(exif) >= 5 else (size[1], size[0])
 
 
-def _code_points(file: IO[bytes]) -> bytes:
-    """What the chunk cICP of a PNG file says of its colours; Pillow passes it over."""
+def _png_exif(image: Image.Image, file: IO[bytes]) -> Image.Exif | None:
+    """EXIF in any place: Pillow would decode the pixels to look for some behind them."""
+    if image.info.keys() & {"exif", "Raw profile type exif"}:
+        return metadata.of(image)
+    return metadata.parsed(b"Exif\0\0" + _png_chunk(file, b"eXIf", b"IEND"))
+
+
+def _png_chunk(file: IO[bytes], name: bytes, end: bytes) -> bytes:
+    """The first chunk of a name in a PNG file before one named `end`; b"" if there is none."""
     place = file.tell()
     file.seek(8)
-    points = b""
-    while not points and len(head := file.read(8)) == 8 and head[4:] != b"IDAT":
+    found = b""
+    while not found and len(head := file.read(8)) == 8 and head[4:] != end:
         size = int.from_bytes(head[:4], "big")
-        points = file.read(min(size, 4)) if head[4:] == b"cICP" else b""
-        file.seek(size + 4 - len(points), io.SEEK_CUR)
+        found = file.read(size) if head[4:] == name else b""
+        file.seek(size + 4 - len(found), io.SEEK_CUR)
     file.seek(place)
-    return points
+    return found
 
 
 def _is_lossless_webp(file: IO[bytes]) -> bool:
@@ -282,7 +282,7 @@ def _metadata(source: _Source, exif: Image.Exif | None) -> tuple[Metadata, tuple
     block = Metadata(
         icc=profile if source.header.mode != "CMYK" else b"",
         exif=kept_exif or b"",
-        xmp=metadata.upright(provenance.removed(kept_xmp)),
+        xmp=metadata.upright(metadata.alone(provenance.removed(kept_xmp))),
         dpi=dpi,
         provenance=provenance.extract(kept_xmp),
     )

@@ -84,18 +84,30 @@ def magnified(color: Tensor, box: tuple[float, float, float, float], size: tuple
 
 
 def find(root: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Path]:
-    """Picture files below `root` (or `root` itself), sorted; hidden files and folders are left out."""
+    """Picture files below `root` (or `root` itself), sorted; nothing hidden, and nothing in linked folders."""
     if root.is_file():
         return [root]
     if not root.is_dir():
-        raise UsageError(f"{root} does not exist", "give a picture or a folder of pictures")
+        what = "is neither a file nor a folder" if root.exists() else "does not exist"
+        raise UsageError(f"{root} {what}", "give a picture or a folder of pictures")
     wanted = tuple(suffixes)
     return sorted(path for path in _visible(root) if path.suffix.lower() in wanted and path.is_file())
 
 
 def others(root: Path) -> Counter[str]:
-    """How many files of every other suffix lie below `root`."""
-    return Counter(path.suffix.lower() for path in _visible(root) if path.suffix.lower() not in SUFFIXES)
+    """How many of what else lie below `root`: files by suffix, links that are not followed, what cannot be listed."""
+    closed: list[OSError] = []
+    return Counter(filter(None, map(_other, _visible(root, closed.append, folders=True)))) + Counter(
+        {"folder that cannot be read": len(closed)}
+    )
+
+
+def _other(path: Path) -> str:
+    """What kind of thing a path is, if it is no picture; "" for pictures and folders that are walked through."""
+    if path.is_symlink() and not path.is_file():
+        return "linked folder" if path.is_dir() else "broken link"
+    suffix = path.suffix.lower()
+    return "" if path.is_dir() or suffix in SUFFIXES else suffix or "without a suffix"
 
 
 def is_ours(path: Path) -> bool:
@@ -106,10 +118,11 @@ def is_ours(path: Path) -> bool:
         return False
 
 
-def _visible(root: Path) -> Iterator[Path]:
-    for folder, folders, files in os.walk(root):
-        folders[:] = _not_hidden(folders)  # what is taken out is not walked through
-        yield from (Path(folder, name) for name in _not_hidden(files))
+def _visible(root: Path, closed: Callable[[OSError], object] | None = None, *, folders: bool = False) -> Iterator[Path]:
+    """What is not hidden below `root`: files, and folders if asked for; `closed` is told of what cannot be listed."""
+    for folder, inner, files in os.walk(root, onerror=closed):
+        inner[:] = _not_hidden(inner)  # what is taken out is not walked through
+        yield from (Path(folder, name) for name in (*(inner if folders else ()), *_not_hidden(files)))
 
 
 def _not_hidden(names: list[str]) -> list[str]:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,7 +39,9 @@ class Entry:
     height: int = 0
     seconds: float = 0.0
     message: str = ""
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+    """Names of what was written with it, in the same folder: comparison, maps."""
     agreement: float | None = None
     """PSNR between the picture, reduced again, and its input."""
     time: str = ""
@@ -128,6 +130,6 @@ def _parse(line: bytes) -> Entry | None:
     """None for a torn line, or one that another version wrote in another shape."""
     try:
         document = {k: v for k, v in json.loads(line).items() if k in _KNOWN}
-        return Entry(**document | {"warnings": tuple(document.get("warnings", ()))})
+        return Entry(**document | {key: tuple(document.get(key, ())) for key in ("warnings", "beside")})
     except (ValueError, TypeError, AttributeError):
         return None

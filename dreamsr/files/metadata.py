@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from PIL import Image
 
-from dreamsr.files.provenance import Provenance
+from dreamsr.files.provenance import Provenance, without
 
 ORIENTATION = 0x0112
 EXIF_DIRECTORY, GPS_DIRECTORY, INTEROPERABILITY = 0x8769, 0x8825, 0xA005
@@ -23,6 +23,12 @@ _STORAGE = frozenset(
 )
 """Tags of how a TIFF or JPEG file stores its pixels, of blocks that are kept apart from EXIF or not at all (Photoshop's
 are of the old picture), and of where on Earth the old pixels lie."""
+_OF_THE_FILE = (
+    "http://ns.google.com/photos/1.0/camera/",
+    "http://ns.google.com/photos/1.0/container/",
+    "http://ns.adobe.com/hdr-gain-map/1.0/",
+)
+"""XMP of what phones put behind the pixels, a film or a gain map, and where."""
 T = TypeVar("T")
 _TIFF_STORAGE = frozenset((_WIDTH, _HEIGHT, ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _UNIT))
 _LARGEST_DPI = 65_535
@@ -53,8 +59,10 @@ class Metadata:
         return Metadata(icc=self.icc)
 
     def scaled(self, horizontal: float, vertical: float) -> "Metadata":
-        """As many times the dots per inch: the printed size stays."""
-        return self if self.dpi is None else replace(self, dpi=dots(self.dpi[0] * horizontal, self.dpi[1] * vertical))
+        """As many times the dots per inch: the printed size stays; and the pixels of a whole panorama."""
+        xmp = _times(_times(self.xmp, b"Width|Left", horizontal), b"Height|Top", vertical)
+        dpi = self.dpi and dots(self.dpi[0] * horizontal, self.dpi[1] * vertical)
+        return replace(self, xmp=xmp, dpi=dpi)
 
 
 def dots(horizontal: float, vertical: float) -> tuple[float, float] | None:
@@ -71,6 +79,17 @@ def of(image: Image.Image) -> Image.Exif | None:
         return image.getexif()
 
     return _attempt(checked)
+
+
+def parsed(data: bytes) -> Image.Exif | None:
+    """EXIF that begins with b"Exif\\0\\0", or None if it is malformed."""
+
+    def loaded() -> Image.Exif:
+        exif = Image.Exif()
+        exif.load(data)
+        return exif
+
+    return _attempt(loaded)
 
 
 def orientation(exif: Image.Exif | None) -> int:
@@ -151,6 +170,22 @@ def resized(xmp: bytes, size: tuple[int, int]) -> bytes:
         for name in names:
             xmp = _set(xmp, name, length)
     return xmp
+
+
+def alone(xmp: bytes) -> bytes:
+    """XMP of the picture itself, without what else was in its file."""
+    for namespace in _OF_THE_FILE:
+        xmp = without(xmp, namespace)
+    return xmp
+
+
+def _times(xmp: bytes, sides: bytes, factor: float) -> bytes:
+    """XMP with the pixels of panoramas along `sides` that many times as large."""
+
+    def larger(match: re.Match[bytes]) -> bytes:
+        return match[1] + b"%d" % round(int(match[2]) * factor)
+
+    return re.sub(rb"(GPano:\w*(?:%b)Pixels\s*(?:=\s*[\"']|>)\s*)(\d+)" % sides, larger, xmp)
 
 
 def _set(xmp: bytes, name: bytes, value: int) -> bytes:

@@ -4,9 +4,11 @@ import re
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, get_args
 from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
+
+from dreamsr.config import Grid
 
 NAMESPACE = "urn:dreamsr:provenance#"
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
@@ -17,7 +19,6 @@ _EMPTY = (
 ).encode()
 _END = b"</rdf:RDF>"
 _VALUE = rb'(?:"[^"]*"|\'[^\']*\')'
-_PREFIX = re.compile(rb"xmlns:(\w+)=[\"']" + NAMESPACE.encode() + rb"[\"']")
 _TYPES: dict[Any, Callable[[str], Any]] = {str: str, int: int, float: float}
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -45,19 +46,28 @@ class Provenance:
     dtype: str
     source: str = ""
     """Name of the input without its folder."""
+    quality: int = 0
+    """Of JPEG, WebP or AVIF where one was asked for, else 0."""
 
     def command(self, target: str) -> str:
         """The command line that writes `target` again; into out/ where it has the name of its input."""
         target = f"out/{target}" if target == self.source else target
-        options = {"model": self.model, "scale": f"{self.scale:.12g}", "steps": self.steps, "sampler": self.sampler}
-        options |= {"grid": self.grid, "fidelity": f"{self.fidelity:g}"}
-        options |= {
+        options: dict[str, object] = {
+            "model": self.model,
+            "scale": repr(self.scale).removesuffix(".0"),
+            "steps": self.steps,
+            "sampler": self.sampler,
+            "grid": self.grid,
+            "fidelity": f"{self.fidelity:g}",
             "samples": self.samples,
             "consistency": f"{self.consistency:g}",
             "seed": self.seed,
             "tile": self.tile,
             "dtype": self.dtype,
         }
+        options |= {"quality": self.quality} if self.quality else {}
+        if self.grid not in ("auto", *get_args(Grid)):
+            del options["steps"]  # as many as there are levels
         words = [
             "dreamsr",
             "upscale",
@@ -77,10 +87,17 @@ def embed(xmp: bytes, provenance: Provenance) -> bytes:
 
 def removed(xmp: bytes) -> bytes:
     """`xmp` without what `embed` has put in, also after other programs have rewritten it; b"" if that was all."""
-    for name in set(_PREFIX.findall(xmp)):
-        xmp = re.sub(rb"<%b:(\w+)>[^<]*</%b:\1>|\s+%b:\w+=%b" % (name, name, name, _VALUE), b"", xmp)
-        xmp = re.sub(rb'<rdf:Description rdf:about="" xmlns:%b="[^"]*"\s*/>\s*' % name, b"", xmp)
+    xmp = without(xmp, NAMESPACE)
     return b"" if xmp == _EMPTY else xmp
+
+
+def without(xmp: bytes, namespace: str) -> bytes:
+    """`xmp` without the properties of a namespace."""
+    for name in set(re.findall(rb"xmlns:(\w+)=[\"']" + re.escape(namespace.encode()) + rb"[\"']", xmp)):
+        element = rb"<%b:(\w+)(?:\s[^<>]*)?(?:/>|>.*?</%b:\1>)" % (name, name)
+        xmp = re.sub(rb"%b|\s+%b:\w+=%b" % (element, name, _VALUE), b"", xmp, flags=re.DOTALL)
+        xmp = re.sub(rb'<rdf:Description rdf:about="" xmlns:%b="[^"]*"\s*/>\s*' % name, b"", xmp)
+    return xmp
 
 
 def is_packet(xmp: bytes) -> bool:
@@ -112,6 +129,6 @@ def _trimmed(xmp: bytes) -> bytes:
 
 def _parse(values: Mapping[str, str]) -> Provenance | None:
     try:
-        return Provenance(**{f.name: _TYPES[f.type](values[f.name]) for f in fields(Provenance)})
-    except (KeyError, ValueError):
+        return Provenance(**{f.name: _TYPES[f.type](values[f.name]) for f in fields(Provenance) if f.name in values})
+    except (TypeError, ValueError):  # one of them is missing, or no number
         return None

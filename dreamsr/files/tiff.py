@@ -17,6 +17,7 @@ from dreamsr.files.picture import Pixels
 _SUBFILE, _WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 _STRIP_OFFSETS, _SAMPLES, _ROWS_PER_STRIP, _STRIP_BYTES, _PLANAR = 273, 277, 278, 279, 284
 _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT, _PREDICTOR, _EXTRA, _FORMAT = 282, 283, 296, 317, 338, 339
+_RESOLUTION = (_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT)
 _STRIP_SIZE = 2**20
 _LONG, _UNDEFINED = 4, 7
 _MODES = {0: "L", 1: "L", 2: "RGB", 3: "P", 5: "CMYK", 6: "YCbCr"}
@@ -82,6 +83,8 @@ def _samples(directory: ImageFileDirectory_v2, path: Path) -> Samples:
     if kind != "integer" or len(set(bits)) > 1 or bits[0] not in allowed or mode not in _MODES.values():
         found = f"{'/'.join(map(str, sorted(set(bits))))}-bit {kind} samples of {mode}"
         raise ImageError(f"{path} holds {found}; expected integers of 8 or 16 bits, gray, RGB or CMYK", "convert it")
+    if _LENGTH not in directory or _WIDTH not in directory:
+        raise ImageError(f"{path} cannot be read: its directory is incomplete")
     alpha = mode in ("L", "RGB") and bool(extra) and extra[0] in (1, 2)
     return Samples(
         (int(directory[_LENGTH]), int(directory[_WIDTH])),
@@ -121,7 +124,8 @@ def write(path: Path, pixels: Pixels, block: Metadata) -> None:
 
 def _describe(directory: ImageFileDirectory_v2, block: Metadata) -> None:
     exif = metadata.load(block.exif)
-    for tag in exif:
+    senseless = _RESOLUTION if exif.get(_RESOLUTION_UNIT, 2) not in (1, 2, 3) else ()
+    for tag in set(exif).difference(senseless):
         inner = tag in (metadata.EXIF_DIRECTORY, metadata.GPS_DIRECTORY)
         directory[tag] = _inner(exif, tag) if inner else exif[tag]
     if block.dpi:
