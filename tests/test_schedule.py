@@ -88,7 +88,12 @@ def test_what_does_not_fit(asked: Settings, words: str, hint: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("grid", "steps", "words"), [("uniform", None, "grid 'uniform' is unknown"), ("-4,1", 3, "--grid names 2 levels")]
+    ("grid", "steps", "words"),
+    [
+        ("uniform", None, "grid 'uniform' is unknown"),
+        ("-4,nan", None, "grid '-4,nan' is unknown"),
+        ("-4,1", 3, "--grid names 2 levels"),
+    ],
 )
 def test_wrong_grids(grid: str, steps: int | None, words: str) -> None:
     with pytest.raises(UsageError, match=words):

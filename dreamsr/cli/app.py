@@ -70,7 +70,7 @@ app.command("info")(_unlimited(info))
 
 def main() -> None:
     """Run the program; exit code 2 for wrong usage, 1 for a failure, 130 when interrupted."""
-    console.take_any_name()
+    console.prepare()
     try:
         app()
     except DreamSRError as error:

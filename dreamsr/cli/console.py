@@ -2,6 +2,7 @@
 
 import io
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,8 +22,9 @@ _WIDE = 72
 """Columns from which on a bar has room beside name, count and pace."""
 
 
-def take_any_name() -> None:
-    """Print names of files that the terminal's encoding lacks with backslashes, not an error."""
+def prepare() -> None:
+    """Print what the terminal's encoding lacks, as in names of files, with backslashes; nothing on a closed stdout."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

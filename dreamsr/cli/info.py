@@ -41,4 +41,4 @@ def info(
     for remark in picture.remarks:
         console.warn(remark)
     if not provenance:
-        console.say("no provenance: this file was not made by dreamsr, or with --no-provenance")
+        console.say("no provenance: not made by dreamsr, or with --no-provenance, or as BMP, which holds none")
