@@ -657,11 +657,12 @@ def test_ctrl_c_prints_nothing_in_the_middle_of_a_print(monkeypatch: pytest.Monk
             signal.raise_signal(signal.SIGINT)
 
 
-def test_before_there_is_something_to_save_a_signal_ends_at_once() -> None:
-    with train.Stopper(None, alone=True) as stop:
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-        assert not stop()
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_before_there_is_something_to_save_a_signal_ends_at_once(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with train.Stopper(None, alone=True), pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(number)
+    assert signal.getsignal(number) == before
 
 
 def test_under_torchrun_a_signal_may_come_twice(monkeypatch: pytest.MonkeyPatch) -> None:

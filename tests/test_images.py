@@ -233,6 +233,7 @@ def test_what_else_lies_in_a_folder_is_counted(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "in" / "file.png").symlink_to(tmp_path / "other" / "e.png")
     (tmp_path / "in" / "nowhere.png").symlink_to(tmp_path / "gone.png")
     assert [path.name for path in images.find(tmp_path / "in")] == ["b.png", "file.png", "c.webp"]
+    assert not images.others(tmp_path / "in" / "b.png")
     expected = {".txt": 1, "without a suffix": 1, "linked folder": 2, "broken link": 1}
     assert images.others(tmp_path / "in") == expected
     scandir = os.scandir

@@ -561,6 +561,10 @@ def test_compare_draws_before_and_after(program: Program, tiny_file: Path, tmp_p
     with load("out/a_compare.png") as sheet, load("out/a.png") as made:
         assert sheet.crop((124, 0, 244, 80)).tobytes() == made.tobytes()
     assert "2 skipped" in program(*again, "--compare")[2]
+    manifest = Path("out/.dreamsr.jsonl")  # of a version that did not note them
+    lines = [json.loads(line) for line in manifest.read_text().splitlines()]
+    manifest.write_text("".join(json.dumps({k: v for k, v in x.items() if k != "beside"}) + "\n" for x in lines))
+    assert "2 skipped" in program(*again, "--compare")[2]
 
 
 def test_a_name_that_is_too_long_with_its_companions_costs_itself_alone(program: Program, tiny_file: Path) -> None:

@@ -475,11 +475,14 @@ def test_what_a_crash_kept_from_being_written_is_written_on_resume(folder: Path,
 def test_the_folder_of_a_run_keeps_no_leftovers(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     out.mkdir()
-    leftover = out / f"{hidden_stem(out / trainer.CACHE)}-1.part"
-    leftover.write_bytes(b"what a killed process left")
+    (out / "samples").mkdir()
+    leftovers = [out / f"{hidden_stem(out / name)}-1.part" for name in (trainer.CACHE, runs.STATE)]
+    leftovers.append(out / "samples" / f"{hidden_stem(Path('step_0000004.png'))}-1.part")
+    for leftover in leftovers:
+        leftover.write_bytes(b"what a killed process left")
     steps = events(runs.create(CONFIG, folder, None, out), out)
     next(steps)
-    assert not leftover.exists()
+    assert not any(leftover.exists() for leftover in leftovers)
     assert (out / trainer.CACHE).exists()
     list(steps)
     kept = ["log.jsonl", "model.safetensors", "run.json", "samples", "state.safetensors"]

@@ -101,7 +101,7 @@ class Stopper:
 
     def __init__(self, limit: float | None, alone: bool) -> None:
         self._deadline = None if limit is None else time.monotonic() + limit
-        self._alone, self._pressed = alone, False
+        self._alone, self._started, self._pressed = alone, False, False
         self._before: dict[int, Any] = {}
 
     def __call__(self) -> bool:
@@ -110,20 +110,31 @@ class Stopper:
         return self._pressed or (self._deadline is not None and time.monotonic() > self._deadline)
 
     def __enter__(self) -> "Stopper":
+        if self._alone:
+            self._catch_both()
         return self
 
     def __exit__(self, *_: object) -> None:
-        while self._before:
-            signal.signal(*self._before.popitem())
+        before, self._before = self._before, {}
+        for number, handle in before.items():
+            signal.signal(number, handle)
 
     def listen(self) -> None:
-        """Catch signals: there is something to save."""
-        self._before = {number: signal.signal(number, self._catch) for number in (signal.SIGINT, signal.SIGTERM)}
+        """From now on there is something to save."""
+        self._started = True
+        if not self._alone:
+            self._catch_both()
 
-    def _catch(self, *_: object) -> None:
+    def _catch_both(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._caught)
+
+    def _caught(self, *_: object) -> None:
         self._pressed = True  # no word here: it may have interrupted a print
         if self._alone:
             self.__exit__()
+        if not self._started:
+            raise KeyboardInterrupt
 
 
 def _show(events: "Iterable[trainer.Event]", config: TrainConfig, started: "Callable[[], None]") -> None:

@@ -22,15 +22,18 @@ def append(log: Path, values: Mapping[str, Any]) -> None:
 def forget(log: Path, step: int) -> None:
     """Drop what was logged after a step, whose state was saved last."""
     if log.exists():
-        lines = [line for line in log.read_text().splitlines() if _step(line) <= step]
+        lines = [line for line in _lines(log) if _step(line) <= step]
         with atomic(log) as temporary:
             temporary.write_text("".join(line + "\n" for line in lines))
 
 
 def has(log: Path, step: int, key: str) -> bool:
     """Whether something with `key` was logged at a step."""
-    lines = log.read_text().splitlines() if log.exists() else []
-    return any(_step(line) == step and key in json.loads(line) for line in lines)
+    return any(_step(line) == step and key in json.loads(line) for line in _lines(log))
+
+
+def _lines(log: Path) -> list[str]:
+    return log.read_text(errors="replace").splitlines() if log.exists() else []
 
 
 def _step(line: str) -> float:

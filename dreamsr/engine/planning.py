@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dreamsr.engine.outputs import LOSSY, Naming, Size, Sizing
+from dreamsr.engine.outputs import LOSSY, Naming, Size, Sizing, real
 from dreamsr.errors import DreamSRError, UsageError
 from dreamsr.files import images
 from dreamsr.files.images import Header
@@ -206,7 +206,7 @@ def _check_out(sources: Sequence[Path], out: Path | None, found: Sequence[object
         raise UsageError(f"{what}; say where to write", f"dreamsr upscale {given} OUT")
     _check_folder(out)
     for source in sources:
-        if source.is_dir() and _real(out).is_relative_to(_real(source)):
+        if source.is_dir() and real(out).is_relative_to(real(source)):
             raise UsageError(f"{out} lies inside {source}", "give an output folder outside of the input folder")
     if not found:
         raise UsageError(f"no {images.KINDS} picture in {given}")
@@ -244,10 +244,10 @@ def _key(path: Path, ignores_case: bool) -> str:
 
 
 def _check(tasks: Sequence[Task], ignores_case: bool) -> None:
-    originals = {_key(_real(task.source), ignores_case) for task in tasks}
+    originals = {_key(real(task.source), ignores_case) for task in tasks}
     makers: dict[str, tuple[Path, Path]] = {}
     for source, target in [(task.source, target) for task in tasks for target in task.files]:
-        if _key(_real(target), ignores_case) in originals:
+        if _key(real(target), ignores_case) in originals:
             raise UsageError(f"{target} would overwrite an original", "give another OUT, or --suffix _x4")
         if found := makers.get(_key(target, ignores_case)):
             other, same = found
@@ -256,15 +256,10 @@ def _check(tasks: Sequence[Task], ignores_case: bool) -> None:
         makers[_key(target, ignores_case)] = (source, target)
 
 
-def _real(path: Path) -> Path:
-    """Without links; unlike `Path.resolve`, it takes links that lead to themselves."""
-    return Path(os.path.realpath(path))
-
-
 def _ignores_case(folder: Path) -> bool:
     """Whether the file system of a folder, which may not exist yet, takes A and a for the same name."""
-    real = _real(folder)
-    named = (p for p in (real, *real.parents) if p.exists() and p.name.swapcase() != p.name)
+    place = real(folder)
+    named = (p for p in (place, *place.parents) if p.exists() and p.name.swapcase() != p.name)
     existing = next(named, None)
     if existing is None:
         return False

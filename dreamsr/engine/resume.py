@@ -53,7 +53,8 @@ class Judge:
         if not _same_input(task, entry):
             return Verdict("make", "the input changed")
         for path in task.files[1:]:
-            if path.name not in entry.beside or _size(path) is None:
+            stale = entry.beside is not None and path.name not in entry.beside
+            if stale or _size(path) is None:
                 return Verdict("make", f"{path.name} is missing")
         return Verdict("skip", entry=entry)
 

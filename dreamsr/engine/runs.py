@@ -9,6 +9,7 @@ from typing import Any
 from dreamsr.config import TrainConfig
 from dreamsr.engine import sources
 from dreamsr.engine.optimize import most_steps
+from dreamsr.engine.outputs import real
 from dreamsr.engine.schedule import Settings, schedule
 from dreamsr.errors import UsageError
 from dreamsr.files import images
@@ -59,7 +60,7 @@ def create(config: TrainConfig, data: Path, val: Path | None, out: Path, low: Pa
     for folder in filter(None, (data, val, low)):
         if not images.find(folder):
             raise UsageError(f"no {images.KINDS} picture in {folder}")
-        if out.resolve().is_relative_to(folder.resolve()):  # its sheets would be photos to train on
+        if real(out).is_relative_to(real(folder)):  # its sheets would be photos to train on
             raise UsageError(f"{out} lies inside {folder}", "give --out a folder outside of the photos")
     schedule(config.model, Settings())  # a model that cannot be sampled is not worth training
     if config.energy:
@@ -75,28 +76,29 @@ def reopen(out: Path, data: Path | None = None, val: Path | None = None, low: Pa
     """
     if not (out / STATE).exists():
         raise UsageError(f"{out} holds no training run", "start one without --resume")
-    document = _document(out / RUN)
-    was = [document["data"], document.get("val"), document.get("low")]
-    now = [new.absolute() if new else old and Path(old) for new, old in zip((data, val, low), was, strict=True)]
+    document, was = _described(out / RUN)
+    now = [new.absolute() if new else old for new, old in zip((data, val, low), was, strict=True)]
     for key, folder in zip(("data", "val", "low"), now, strict=True):
         if folder and not folder.is_dir():
             raise UsageError(
                 f"there is no folder {folder}, where photos of the run were",
                 f"if they have moved: --resume --{key} FOLDER",
             )
-    kept = {key: document[key] for key in ("photos", "compiled", "dtype") if key in document}
-    run = Run(from_dict(TrainConfig, document["config"]), now[0], now[1], low=now[2], **kept)
+    kept = {key: document[key] for key in ("compiled", "dtype") if key in document}
+    assert now[0] is not None
+    run = Run(from_dict(TrainConfig, document["config"]), now[0], now[1], document["photos"], low=now[2], **kept)
     if sources.digest(*now) != run.photos:
         places = ", ".join(str(folder) for folder in now if folder)
         raise UsageError(f"the photos in {places} are not those that the run began with", "start a new run with --init")
     return run
 
 
-def _document(path: Path) -> dict[str, Any]:
-    """What `write` has put down."""
+def _described(path: Path) -> tuple[dict[str, Any], list[Path | None]]:
+    """What `write` has put down, and the folders in it: data, val, low."""
     try:
         document = json.loads(path.read_text())
-        return {"config": document["config"], "data": document["data"], **document}
+        folders = [Path(document["data"]), *(document.get(key) and Path(document[key]) for key in ("val", "low"))]
+        return {"config": document["config"], "photos": document["photos"], **document}, folders
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UsageError(
             f"{path}, which describes the run, cannot be read: {error}", f"start a new run with --init {path.parent}"

@@ -11,7 +11,7 @@ from dreamsr.data import dataset
 from dreamsr.data.dataset import Partners
 from dreamsr.data.degrade import Pairs, examples
 from dreamsr.engine.evaluator import by_name, crop_to_multiple, paired
-from dreamsr.engine.outputs import Size
+from dreamsr.engine.outputs import Size, real
 from dreamsr.errors import UsageError
 from dreamsr.files import images
 
@@ -28,8 +28,8 @@ def split(data: Path, val: Path | None) -> tuple[list[Path], list[Path]]:
     if val is None:
         return dataset.hold_out(paths)
     held_out = images.find(val)
-    apart = {path.resolve() for path in held_out}
-    training = [path for path in paths if path.resolve() not in apart]
+    apart = set(map(real, held_out))
+    training = [path for path in paths if real(path) not in apart]
     if not training:
         raise UsageError(f"all photos of {data} are held out by --val {val}", "leave out --val: a few are held out")
     return training, held_out[:: max(1, len(held_out) // _MAX_VAL)][:_MAX_VAL]

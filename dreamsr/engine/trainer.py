@@ -35,7 +35,7 @@ from dreamsr.files.checkpoint import Model
 from dreamsr.metrics import luma, psnr
 from dreamsr.tables import to_dict
 
-WEIGHTS, LOG, CACHE = hub.RUN_FILE, "log.jsonl", "photos.u8"
+WEIGHTS, LOG, CACHE, SAMPLES = hub.RUN_FILE, "log.jsonl", "photos.u8", "samples"
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,8 @@ def _owned(out: Path, ranks: Ranks) -> Iterator[None]:
 
     def claim() -> None:
         nonlocal lock
-        lock = locks.claim(out / "training")  # of all that is in the folder
+        locks.sweep(out, out / STATE)
+        lock = locks.claim(out / STATE)
         if lock is None:
             raise UsageError(f"another process is training in {out}", "wait for its end, or give another --out")
 
@@ -111,7 +112,8 @@ def _owned(out: Path, ranks: Ranks) -> Iterator[None]:
         yield
         return
     try:
-        locks.sweep(out)
+        for folder in (out, out / SAMPLES):
+            locks.sweep(folder)
         _discard(out / CACHE)
         yield
     finally:
@@ -225,7 +227,7 @@ def validate(config: TrainConfig, state: State, held_out: Pairs, out: Path) -> V
         label: sum(_psnr_y(x, hr, scale) for x, hr in zip(column, hrs, strict=True)) / len(hrs)
         for label, column in columns.items()
     }
-    sheet = out / "samples" / f"step_{state.step:07d}.png"
+    sheet = out / SAMPLES / f"step_{state.step:07d}.png"
     images.write_sheet(sheet, [*columns.values(), hrs])
     validated = Validated(state.step, scores, sheet)
     journal.append(out / LOG, asdict(validated))

@@ -125,7 +125,7 @@ def _open(file: IO[bytes], path: Path) -> _Source:
     if sixteen:
         mode = _PNG_MODES[head[25]]
         mode += "A" if alpha and not mode.endswith("A") else ""
-    exif = _png_exif(image, file) if kind == "PNG" else metadata.of(image)
+    exif = _png_exif(image, path) if kind == "PNG" else metadata.of(image)
     return _Source(
         Header(kind, _upright_size(image.size, exif), mode, 16 if sixteen else 8, alpha),
         image,
@@ -174,11 +174,12 @@ def _upright_size(size: tuple[int, int], exif: Image.Exif | None) -> tuple[int, 
     return size if metadata.orientation(exif) >= 5 else (size[1], size[0])
 
 
-def _png_exif(image: Image.Image, file: IO[bytes]) -> Image.Exif | None:
+def _png_exif(image: Image.Image, path: Path) -> Image.Exif | None:
     """EXIF in any place: Pillow would decode the pixels to look for some behind them."""
     if image.info.keys() & {"exif", "Raw profile type exif"}:
         return metadata.of(image)
-    return metadata.parsed(b"Exif\0\0" + _png_chunk(file, b"eXIf", b"IEND"))
+    with path.open("rb", buffering=0) as unread:  # what is passed over is not read
+        return metadata.parsed(b"Exif\0\0" + _png_chunk(unread, b"eXIf", b"IEND"))
 
 
 def _png_chunk(file: IO[bytes], name: bytes, end: bytes) -> bytes:

@@ -96,6 +96,8 @@ def find(root: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Path]:
 
 def others(root: Path) -> Counter[str]:
     """How many of what else lie below `root`: files by suffix, links that are not followed, what cannot be listed."""
+    if root.is_file():
+        return Counter()
     closed: list[OSError] = []
     return Counter(filter(None, map(_other, _visible(root, closed.append, folders=True)))) + Counter(
         {"folder that cannot be read": len(closed)}

@@ -40,8 +40,8 @@ class Entry:
     seconds: float = 0.0
     message: str = ""
     warnings: tuple[str, ...] = ()
-    beside: tuple[str, ...] = ()
-    """Names of what was written with it, in the same folder: comparison, maps."""
+    beside: tuple[str, ...] | None = None
+    """Names of what was written with it, in the same folder: comparison, maps; None: not noted, as formerly."""
     agreement: float | None = None
     """PSNR between the picture, reduced again, and its input."""
     time: str = ""
@@ -130,6 +130,7 @@ def _parse(line: bytes) -> Entry | None:
     """None for a torn line, or one that another version wrote in another shape."""
     try:
         document = {k: v for k, v in json.loads(line).items() if k in _KNOWN}
-        return Entry(**document | {key: tuple(document.get(key, ())) for key in ("warnings", "beside")})
+        lists = {key: tuple(value) for key, value in document.items() if isinstance(value, list)}
+        return Entry(**document | lists)
     except (ValueError, TypeError, AttributeError):
         return None

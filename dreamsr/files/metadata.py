@@ -23,12 +23,8 @@ _STORAGE = frozenset(
 )
 """Tags of how a TIFF or JPEG file stores its pixels, of blocks that are kept apart from EXIF or not at all (Photoshop's
 are of the old picture), and of where on Earth the old pixels lie."""
-_OF_THE_FILE = (
-    "http://ns.google.com/photos/1.0/camera/",
-    "http://ns.google.com/photos/1.0/container/",
-    "http://ns.adobe.com/hdr-gain-map/1.0/",
-)
-"""XMP of what phones put behind the pixels, a film or a gain map, and where."""
+_OF_THE_FILE = ("http://ns.google.com/photos/1.0/camera/", "http://ns.adobe.com/hdr-gain-map/1.0/")
+"""XMP of what phones put behind the pixels: a film, a gain map."""
 T = TypeVar("T")
 _TIFF_STORAGE = frozenset((_WIDTH, _HEIGHT, ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _UNIT))
 _LARGEST_DPI = 65_535
@@ -185,7 +181,7 @@ def _times(xmp: bytes, sides: bytes, factor: float) -> bytes:
     def larger(match: re.Match[bytes]) -> bytes:
         return match[1] + b"%d" % round(int(match[2]) * factor)
 
-    return re.sub(rb"(GPano:\w*(?:%b)Pixels\s*(?:=\s*[\"']|>)\s*)(\d+)" % sides, larger, xmp)
+    return re.sub(rb"(GPano:\w*(?:%b)Pixels\s*(?:=\s*[\"']|>)\s*)(\d{1,9})(?!\d)" % sides, larger, xmp)
 
 
 def _set(xmp: bytes, name: bytes, value: int) -> bytes:

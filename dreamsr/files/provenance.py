@@ -92,10 +92,10 @@ def removed(xmp: bytes) -> bytes:
 
 
 def without(xmp: bytes, namespace: str) -> bytes:
-    """`xmp` without the properties of a namespace."""
+    """`xmp` without the simple properties of a namespace."""
     for name in set(re.findall(rb"xmlns:(\w+)=[\"']" + re.escape(namespace.encode()) + rb"[\"']", xmp)):
-        element = rb"<%b:(\w+)(?:\s[^<>]*)?(?:/>|>.*?</%b:\1>)" % (name, name)
-        xmp = re.sub(rb"%b|\s+%b:\w+=%b" % (element, name, _VALUE), b"", xmp, flags=re.DOTALL)
+        element = rb"<%b:(\w+)>[^<]*</%b:\1>" % (name, name)
+        xmp = re.sub(rb"%b|(?<!\s)\s+%b:\w+=%b" % (element, name, _VALUE), b"", xmp)
         xmp = re.sub(rb'<rdf:Description rdf:about="" xmlns:%b="[^"]*"\s*/>\s*' % name, b"", xmp)
     return xmp
 
