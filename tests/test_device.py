@@ -70,7 +70,7 @@ def test_threads() -> None:
     assert torch.get_num_threads() == 1
     device.set_threads(None)
     assert torch.get_num_threads() == 1
-    with pytest.raises(UsageError, match="--threads is 0; expected a whole number of at least 1"):
+    with pytest.raises(UsageError, match="--threads is 0; expected a whole number from 1 to 1024"):
         device.set_threads(0)
 
 

@@ -1,5 +1,6 @@
 """Every process through the program: trained for a few steps, then sampled."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,8 @@ def test_train_and_upscale(name: str, program: Program, photos: Path, monkeypatc
         "sampling.lambda_end": process.span[1],
     }
     overrides = [f"model.{key}={value}" for key, value in model.items()]
-    code, _, err = program("train", "--data", photos, "--val", photos, "--out", "run", *SHORT, *TINY, *overrides)
+    shutil.copytree(photos, "val")
+    code, _, err = program("train", "--data", photos, "--val", "val", "--out", "run", *SHORT, *TINY, *overrides)
     assert code == 0, err
     assert "step 2: PSNR-Y of held-out photos" in err
 
