@@ -22,9 +22,8 @@ def make(name: str | None, overrides: Sequence[str], start: ModelConfig | None, 
     """
     document = load_toml(_preset(name or DEFAULT), name or DEFAULT)
     if start is not None:
-        document = merge({"model": to_dict(_inherited(start))}, document)
-    if start is not None and name is None:
-        document = merge(document, {"model": {"name": start.name}})
+        named = {} if name else {"model": {"name": start.name}}
+        document = merge(merge({"model": to_dict(_inherited(start))}, document), named)
     if pairs:
         document = merge(document, {"model": {"degradation": "pairs", "smallest_scale": None}})
     config = from_dict(TrainConfig, apply_overrides(TrainConfig, document, overrides))
