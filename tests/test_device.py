@@ -1,9 +1,11 @@
 """Which device, and what is said of it."""
 
 import shutil
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from dreamsr.engine import device
 from dreamsr.errors import UsageError
@@ -44,9 +46,24 @@ def test_it_is_said_when_cuda_was_to_be_expected(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: usable)
     monkeypatch.setattr(torch.version, "cuda", built)
+    monkeypatch.setattr(device, "trouble", lambda _: None)
     monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/nvidia-smi" if driver else None)
     reason = device.why_no_cuda()
     assert (reason is None) if words is None else (reason is not None and words in reason)
+
+
+def test_a_gpu_that_this_torch_is_not_built_for_is_passed_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ones(*_: Any, device: Any) -> Tensor:
+        if torch.device(device).type == "cuda":
+            raise torch.AcceleratorError("CUDA error: no kernel image is available for execution on the device\nmore")
+        return torch.zeros(1)
+
+    monkeypatch.setattr(torch, "ones", ones)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert device.choose_device("auto") == CPU
+    assert device.why_no_cuda() == "CUDA error: no kernel image is available for execution on the device"
+    with pytest.raises(UsageError, match="device 'cuda:1' cannot be used: CUDA error: no kernel image"):
+        device.choose_device("cuda:1")
 
 
 def test_a_device_that_is_not_there_is_not_replaced_by_another() -> None:

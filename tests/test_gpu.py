@@ -58,7 +58,7 @@ def test_a_training_step_never_waits_for_the_gpu(
 ) -> None:
     gpu = torch.device("cuda")
     pixels = images.to_bytes(photo("chelsea")[:, :200, :200]).permute(1, 2, 0).contiguous()
-    photos = Photos(pixels.flatten(), torch.tensor([0]), torch.tensor([[200, 200]])).to(gpu)
+    photos = Photos(pixels.flatten(), torch.tensor([[0]]), torch.tensor([[[200, 200]]])).to(gpu)
     config = TrainConfig(model=replace(TINY, degradation=degradation), batch=4, crop=64, **changes)
     state = optimize.new_state(config, gpu)
     denoiser = Denoiser(state.network, Process(TINY.process), TINY.prediction)

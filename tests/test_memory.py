@@ -26,16 +26,20 @@ from dreamsr.files.images import Picture
 from dreamsr.files.manifest import Manifest
 
 
+FULL = torch.OutOfMemoryError("out of memory")
+
+
 @dataclass(frozen=True)
 class Limited:
     """A network on a device that holds no more than `pixels` at a time."""
 
     network: Network
     pixels: int
+    error: RuntimeError = FULL
 
     def encode(self, anchor: Tensor, scale: Tensor) -> Tensor:
         if anchor.numel() // 3 > self.pixels:
-            raise torch.OutOfMemoryError("out of memory")
+            raise self.error
         return self.network.encode(anchor, scale)
 
     def __call__(self, u: Tensor, angle: Tensor, features: Tensor) -> Tensor:
@@ -44,6 +48,19 @@ class Limited:
 
 def limited(model: Model, pixels: int) -> Upscaler:
     return Upscaler(model, Settings(steps=2, tile=512, batch=4), Limited(model.network, pixels))
+
+
+@pytest.mark.parametrize("words", ["MPS backend out of memory (MPS allocated: 1 GB)", "CUBLAS_STATUS_ALLOC_FAILED"])
+def test_memory_that_runs_out_in_words_alone(words: str, tiny_model: Model) -> None:
+    scarce = Limited(tiny_model.network, 256 * 256, RuntimeError(f"{words} when calling something"))
+    frugal = Frugal(replace(limited(tiny_model, 0), network=scarce))
+    assert "ran out of memory" in frugal([photo("chelsea")[:, 50:150, 60:180]])[1]
+
+
+def test_other_errors_are_errors(tiny_model: Model) -> None:
+    broken = Limited(tiny_model.network, 0, RuntimeError("a size does not fit"))
+    with pytest.raises(RuntimeError, match="a size does not fit"):
+        Frugal(Upscaler(tiny_model, Settings(steps=2), broken))([photo("chelsea")[:, :20, :20]])
 
 
 def test_less_memory_makes_the_same_picture(tiny_model: Model) -> None:

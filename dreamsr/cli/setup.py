@@ -17,15 +17,16 @@ if TYPE_CHECKING:
 
 def compute(device: str, dtype: str, threads: int | None = None) -> "tuple[torch.device, torch.dtype]":
     """The device and precision, said aloud."""
-    from dreamsr.engine.device import choose_device, choose_dtype, describe, keep_memory, set_threads, why_no_cuda
+    from dreamsr.engine import device as machine
 
-    set_threads(threads)
-    keep_memory()
-    chosen = choose_device(device)
-    precision = choose_dtype(chosen, dtype)
-    if device == "auto" and (reason := why_no_cuda()):
+    machine.set_threads(threads)
+    machine.keep_memory()
+    machine.exact_floats()
+    chosen = machine.choose_device(device)
+    precision = machine.choose_dtype(chosen, dtype)
+    if device == "auto" and (reason := machine.why_no_cuda()):
         console.warn(f"CUDA is not used: {reason}. This will be slow; see the README on builds of torch.")
-    console.say(f"device: {describe(chosen, precision)}")
+    console.say(f"device: {machine.describe(chosen, precision)}")
     return chosen, precision
 
 

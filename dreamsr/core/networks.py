@@ -140,7 +140,8 @@ class PatchUNet(nn.Module):
                 skips.append(x)
                 x = self.shrink[i](x)
         for i in reversed(range(len(self.up))):
-            x = F.pixel_shuffle(self.grow[i](x), 2).add_(skips[i])
+            grown = F.pixel_shuffle(self.grow[i](x), 2)
+            x = grown.contiguous(memory_format=torch.channels_last).add_(skips[i])  # CUDA gives another format
             x = _run(self.up[i], x, embedding)
             yield x
 

@@ -60,11 +60,16 @@ def worthwhile(
 def unavailable(device: torch.device) -> str | None:
     """Why torch.compile cannot work here; None if it can."""
     if device.type == "cuda":
-        return None if importlib.util.find_spec("triton") else "there is no triton package"
-    if device.type != "cpu":
-        return f"it is not used on {device.type}"
-    compilers = [os.environ.get("CXX", ""), "g++", "clang++", "cl"]
-    return None if any(name and shutil.which(name) for name in compilers) else "there is no C++ compiler"
+        if torch.cuda.get_device_capability(device)[0] < 7:
+            return "this GPU is too old"
+        return "there is no triton package" if importlib.util.find_spec("triton") is None else _no_compiler("C")
+    return _no_compiler("C++") if device.type == "cpu" else f"it is not used on {device.type}"
+
+
+def _no_compiler(language: Literal["C", "C++"]) -> str | None:
+    variable, known = {"C": ("CC", ["gcc", "clang"]), "C++": ("CXX", ["g++", "clang++", "cl"])}[language]
+    names = filter(None, [os.environ.get(variable), *known])
+    return None if any(map(shutil.which, names)) else f"there is no {language} compiler"
 
 
 def compiled(network: Network, static: bool) -> Compiled:

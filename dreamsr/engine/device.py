@@ -16,19 +16,23 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """`auto` takes CUDA, then Apple's MPS, then the CPU; a named device must be there."""
+    """`auto` takes CUDA, then Apple's MPS, then the CPU, whatever works first; a named device must work."""
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+        return torch.device(next(kind for kind, is_there in there.items() if is_there and not trouble(kind)))
+    if reason := trouble(name):
         hint = "use --device cpu, or install a build of torch for your GPU (see the README)"
-        raise UsageError(f"device {name!r} cannot be used: {reason}", hint) from None
-    return device
+        raise UsageError(f"device {name!r} cannot be used: {reason}", hint)
+    return torch.device(name)
+
+
+def trouble(device: str) -> str | None:
+    """Why nothing can be computed on a device, as where torch is not built for this GPU; None if it can."""
+    try:
+        torch.ones(1, device=device).add(1).item()
+    except (RuntimeError, AssertionError) as error:
+        return str(error).splitlines()[0]
+    return None
 
 
 def choose_dtype(device: torch.device, name: str = "auto") -> torch.dtype:
@@ -77,6 +81,11 @@ def set_threads(count: int | None) -> None:
     torch.set_num_threads(count)
 
 
+def exact_floats() -> None:
+    """Let fp32 be fp32 in convolutions on NVIDIA cards, which round to 10 bits (TF32) else."""
+    torch.backends.cudnn.allow_tf32 = False
+
+
 def keep_memory() -> None:
     """Let glibc keep freed memory for the next tensor: handing every one back costs page after page of faults.
 
@@ -100,7 +109,7 @@ def describe(device: torch.device, dtype: torch.dtype) -> str:
 def why_no_cuda() -> str | None:
     """Why CUDA cannot be used although it was to be expected here; None otherwise."""
     if torch.cuda.is_available():
-        return None
+        return trouble("cuda")
     if torch.version.cuda:
         return f"this torch is built for CUDA {torch.version.cuda}, but finds no usable GPU"
     if shutil.which("nvidia-smi"):

@@ -1,5 +1,6 @@
 """A folder of pictures upscaled: a bounded pipeline of decode, network and encode that shares its work with others."""
 
+import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,8 +25,6 @@ from dreamsr.files.manifest import Manifest
 _BAG_BATCHES = 4
 """Full batches of tiles that a bag of small pictures may fill: the last one of them may be part empty."""
 _BAG_LENGTH = 64
-_THREADS = 2
-_AHEAD = 4
 _AHEAD_PIXELS = 64_000_000
 """What may wait between two stages of the pipeline, at 12 bytes a pixel."""
 _POLL_SECONDS = 0.2
@@ -49,7 +48,8 @@ def run(
     worker, upscale = Worker(job, manifest, begun), Frugal(job.upscaler)
     pending = {task.output: task for task in tasks}
     # the network has the cores; what decodes and encodes beside it must not ask for all of them again
-    pool = ThreadPoolExecutor(_THREADS, initializer=torch.set_num_threads, initargs=(1,))
+    threads, _ = _beside(job)
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
     try:
         while pending:
             before = len(pending)
@@ -71,9 +71,19 @@ def _sweep(tasks: Sequence[Task], manifest: Manifest | None) -> None:
 
 def _round(worker: Worker, upscale: Frugal, pool: ThreadPoolExecutor, tasks: list[Task]) -> Iterator[Result | None]:
     """The result of every task, or None where another process is at it."""
-    opened = _window((pool.submit(worker.open, task), _pixels(task.input_size)) for task in tasks)
+    _, ahead = _beside(worker.job)
+    opened = _window(((pool.submit(worker.open, task), _pixels(task.input_size)) for task in tasks), ahead)
     enlarged = (work for bag in _bags(opened, worker.job) for work in _enlarge(bag, worker.job, upscale))
-    return _window((pool.submit(worker.close, work), _pixels(work.task.size)) for work in enlarged)
+    return _window(((pool.submit(worker.close, work), _pixels(work.task.size)) for work in enlarged), ahead)
+
+
+def _beside(job: Job) -> tuple[int, int]:
+    """Threads that decode and encode, and how many pictures they may be ahead or behind.
+
+    On a CPU the network needs the cores. A GPU would wait: it makes a whole bag at a time.
+    """
+    on_cpu = job.upscaler.model.device.type == "cpu"
+    return (2, 4) if on_cpu else (min(8, os.cpu_count() or 1), 2 * _BAG_LENGTH)
 
 
 def _enlarge(bag: list[Work], job: Job, upscale: Frugal) -> Iterator[Work]:
@@ -129,12 +139,12 @@ def _pixels(size: tuple[int, int]) -> int:
     return size[0] * size[1]
 
 
-def _window(futures: Iterable[tuple[Future[T], int]]) -> Iterator[T]:
+def _window(futures: Iterable[tuple[Future[T], int]], ahead: int) -> Iterator[T]:
     """Results in order, while futures (with the pixels they hold) run a little ahead of the consumer."""
     waiting: deque[tuple[Future[T], int]] = deque()
     for item in futures:
         waiting.append(item)
-        while len(waiting) > _AHEAD or sum(pixels for _, pixels in waiting) > _AHEAD_PIXELS:
+        while len(waiting) > ahead or sum(pixels for _, pixels in waiting) > _AHEAD_PIXELS:
             yield waiting.popleft()[0].result()
     for future, _ in waiting:
         yield future.result()

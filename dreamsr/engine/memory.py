@@ -24,7 +24,9 @@ class Frugal:
         while True:
             try:
                 return [x.cpu() for x in self.upscaler.enlarge(pictures, sizes)], remark
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not _is_memory(error):
+                    raise
                 smaller = self.upscaler.smaller()  # retried outside: the error holds on to what it has seen
             if smaller is None:
                 raise DreamSRError(
@@ -41,7 +43,9 @@ def enough_for(config: TrainConfig) -> Iterator[None]:
     """Memory that runs out inside, while training, becomes a DreamSRError that tells what takes less."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not _is_memory(error):
+            raise
         now, batch = config.micro_batches, config.batch
         more = next((n for n in range(now + 1, batch + 1) if batch % n == 0), None)
         hint = f"micro_batches={more}, which computes a batch in {more} parts" if more else "a smaller crop="
@@ -49,3 +53,9 @@ def enough_for(config: TrainConfig) -> Iterator[None]:
             f"the device has too little memory for {batch // now} crops of {config.crop} pixels at a time",
             f"start again with {hint}",
         ) from error
+
+
+def _is_memory(error: RuntimeError) -> bool:
+    """Whether a device ran out of memory; MPS and some libraries of CUDA say so in words alone."""
+    words = ("out of memory", "ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)

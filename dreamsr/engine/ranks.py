@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from dreamsr.errors import DreamSRError
@@ -55,12 +56,12 @@ class Ranks:
             return
         from torch import distributed
 
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
-        try:
-            yield
-            self.any(False)
-        finally:
-            distributed.destroy_process_group()
+        # decoding photos at the first rank may take hours
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=timedelta(days=1))
+        yield
+        self.any(False)
+        # not after an error: NCCL waits for all ranks here, and the others may wait elsewhere
+        distributed.destroy_process_group()
 
     def first(self, make: Callable[[], T]) -> T:
         """What `make` returns at rank 0, the only one that calls it; its errors are raised by all."""
