@@ -25,7 +25,6 @@ from dreamsr.files.checkpoint import Model
 from dreamsr.files.images import Picture
 from dreamsr.files.manifest import Manifest
 
-
 FULL = torch.OutOfMemoryError("out of memory")
 
 
