@@ -31,6 +31,7 @@ MADE = Provenance(
     tile=416,
     dtype="fp32",
     source="a cat.jpg",
+    quality=20,
 )
 XMP = (
     b'<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'

@@ -260,8 +260,7 @@ def test_of_several_processes_the_first_tells_what_is_wrong(folder: Path, tmp_pa
     done = subprocess.run([*TORCHRUN, *words], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode != 0
     assert done.stderr.count("error: none of 23 photos can be trained on") == 1
-    assert "DistBackendError" not in done.stderr
-    assert "broadcast_object_list" not in done.stderr
+    assert "dreamsr/" not in done.stderr  # nor does any of them show a traceback
 
 
 def test_processes_share_micro_batches_equally(folder: Path, tmp_path: Path) -> None:
@@ -515,7 +514,7 @@ def test_held_out_photos_are_not_trained_on(folder: Path) -> None:
     training, held_out = sources.split(folder, val)
     assert (len(training), len(held_out)) == (24, 3)
     assert not set(training) & set(held_out)
-    assert sources.split(folder, None)[0] != training  # without --val they are photos like others
+    assert sum(map(len, sources.split(folder, None))) == 27  # without --val they are photos like others
 
 
 def test_a_broken_held_out_photo_is_named(folder: Path, tmp_path: Path) -> None:

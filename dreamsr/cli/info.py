@@ -14,7 +14,6 @@ def info(
 ) -> None:
     """Tell what a picture is, and how dreamsr has made it: the command that makes it again."""
     import json as json_module
-    from dataclasses import asdict
 
     from dreamsr.files import images
 
@@ -31,7 +30,7 @@ def info(
     if dpi := picture.metadata.dpi:
         facts["dpi"] = " x ".join(f"{x:.4g}" for x in dpi)
     if provenance:
-        facts |= asdict(provenance)
+        facts |= provenance.facts
         facts["command"] = provenance.command(file.name)
     if json:
         console.data(json_module.dumps(facts, indent=2))

@@ -10,6 +10,14 @@ from dreamsr.cli import console
 from dreamsr.errors import UsageError
 from dreamsr.files.hub import DEFAULT_MODEL
 
+
+def html(path: Path | None) -> Path | None:
+    """Where a page is to be written: an error for what may be a picture."""
+    if path and path.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"a page would be written to {path}; expected a name that ends with .html")
+    return path
+
+
 Model = Annotated[
     str,
     typer.Option(
@@ -112,7 +120,7 @@ Report = Annotated[
     Path | None,
     typer.Option(
         "--report",
-        callback=lambda path: html(path),
+        callback=html,
         help="Write a page with all results and pictures, HTML.",
         rich_help_panel="Output",
     ),
@@ -153,13 +161,6 @@ Quiet = Annotated[
     ),
 ]
 DEFAULT = DEFAULT_MODEL
-
-
-def html(path: Path | None) -> Path | None:
-    """Where a page is to be written: an error for what may be a picture."""
-    if path and path.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"a page would be written to {path}; expected a name that ends with .html")
-    return path
 
 
 def seconds(text: str) -> float:

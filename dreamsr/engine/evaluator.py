@@ -99,7 +99,7 @@ class Results:
         for _, path in sorted(self.files.items()):
             with suppress(ImageError):
                 provenance = images.read(path).metadata.provenance
-                made = {} if provenance is None else {**asdict(provenance), "source": f"as noted in {path.name}"}
+                made = {} if provenance is None else {**provenance.facts, "source": f"as noted in {path.name}"}
                 return {"folder": str(self.folder), **made}
         return {"folder": str(self.folder)}
 
@@ -128,7 +128,7 @@ class Sampled:
     @property
     def facts(self) -> Facts:
         given = {key: value for key, value in asdict(self.upscaler.settings).items() if value is not None}
-        made = asdict(work.describe(self.upscaler, self.model, self.sha256))
+        made = work.describe(self.upscaler, self.model, self.sha256).facts
         del made["source"], made["scale"]  # those of the benchmark
         return {**given, **made, "device": describe(self.upscaler.model.device, self.upscaler.denoiser.dtype)}
 

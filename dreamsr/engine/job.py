@@ -47,13 +47,13 @@ def run(
     begun = since if since is not None else len(manifest.entries) if manifest else 0
     worker, upscale = Worker(job, manifest, begun), Frugal(job.upscaler)
     pending = {task.output: task for task in tasks}
-    # the network has the cores; what decodes and encodes beside it must not ask for all of them again
-    threads, _ = _beside(job)
+    threads, ahead = _beside(job)
+    # what decodes and encodes must not ask for all cores again
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
     try:
         while pending:
             before = len(pending)
-            for result in _round(worker, upscale, pool, list(pending.values())):
+            for result in _round(worker, upscale, pool, ahead, list(pending.values())):
                 news = [*filter(None, [result]), *worker.news(pending)]
                 yield from (r for r in news if pending.pop(r.task.output, None))
             if len(pending) == before:
@@ -69,9 +69,10 @@ def _sweep(tasks: Sequence[Task], manifest: Manifest | None) -> None:
         locks.sweep(folder, None if manifest else tasks[0].target)
 
 
-def _round(worker: Worker, upscale: Frugal, pool: ThreadPoolExecutor, tasks: list[Task]) -> Iterator[Result | None]:
+def _round(
+    worker: Worker, upscale: Frugal, pool: ThreadPoolExecutor, ahead: int, tasks: list[Task]
+) -> Iterator[Result | None]:
     """The result of every task, or None where another process is at it."""
-    _, ahead = _beside(worker.job)
     opened = _window(((pool.submit(worker.open, task), _pixels(task.input_size)) for task in tasks), ahead)
     enlarged = (work for bag in _bags(opened, worker.job) for work in _enlarge(bag, worker.job, upscale))
     return _window(((pool.submit(worker.close, work), _pixels(work.task.size)) for work in enlarged), ahead)

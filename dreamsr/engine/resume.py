@@ -53,9 +53,10 @@ class Judge:
         if not _same_input(task, entry):
             return Verdict("make", "the input changed")
         for path in task.files[1:]:
-            stale = entry.beside is not None and path.name not in entry.beside
-            if stale or _size(path) is None:
+            if _size(path) is None:
                 return Verdict("make", f"{path.name} is missing")
+            if entry.beside is not None and path.name not in entry.beside:
+                return Verdict("make", f"{path.name} is not of this picture")
         return Verdict("skip", entry=entry)
 
 

@@ -1,7 +1,7 @@
-"""Which levels a run of the sampler visits, with which solver,
-from which noise: options, tuning and model together."""
+"""Which levels a run of the sampler visits, with which solver, from which noise: options, tuning and model together."""
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import get_args
 
@@ -103,15 +103,13 @@ def schedule(config: ModelConfig, settings: Settings) -> Schedule:
 
 def parse_grid(text: str) -> tuple[float, ...]:
     """Lambdas written as `-4,-1,0.5,2`."""
-    try:
+    with suppress(ValueError):
         lambdas = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        lambdas = (math.nan,)
-    if not all(map(math.isfinite, lambdas)):
-        raise UsageError(
-            f"grid {text!r} is unknown", f"use one of {', '.join((AUTO, *GRIDS))}, or lambdas: --grid=-4,-1,0.5,2"
-        )
-    return lambdas
+        if all(map(math.isfinite, lambdas)):
+            return lambdas
+    raise UsageError(
+        f"grid {text!r} is unknown", f"use one of {', '.join((AUTO, *GRIDS))}, or lambdas: --grid=-4,-1,0.5,2"
+    )
 
 
 def _single(process: Process) -> Schedule:

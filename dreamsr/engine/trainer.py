@@ -102,7 +102,7 @@ def _owned(out: Path, ranks: Ranks) -> Iterator[None]:
 
     def claim() -> None:
         nonlocal lock
-        locks.sweep(out, out / STATE)
+        locks.sweep(out, out / STATE)  # which the lock would protect
         lock = locks.claim(out / STATE)
         if lock is None:
             raise UsageError(f"another process is training in {out}", "wait for its end, or give another --out")
@@ -173,7 +173,7 @@ def _fit(
 def _overdue(run: Run, state: State, seconds: float, photos: int, held_out: Pairs, out: Path) -> Iterator[Event]:
     """What an earlier process was kept from after it had saved the state, and that a finished run is finished."""
     if state.step == run.config.steps or _written_at(out / WEIGHTS) != state.step:
-        yield save(run, state, seconds, photos, out)
+        yield write_weights(run, state, seconds, photos, out)
     if _validates(run.config, state, held_out) and not journal.has(out / LOG, state.step, "psnr_y"):
         yield validate(run.config, state, held_out, out)
 
@@ -193,8 +193,13 @@ def _validates(config: TrainConfig, state: State, held_out: Pairs) -> bool:
 
 
 def save(run: Run, state: State, seconds: float, photos: int, out: Path) -> Saved:
-    """Write the training state, then the averaged weights with their card."""
+    """Write the training state, then the averaged weights."""
     snapshot.save(out / STATE, state, seconds)
+    return write_weights(run, state, seconds, photos, out)
+
+
+def write_weights(run: Run, state: State, seconds: float, photos: int, out: Path) -> Saved:
+    """Write the averaged weights of a saved state, with their card."""
     training = {k: v for k, v in to_dict(run.config).items() if k != "model"}
     card = {
         "dreamsr": dreamsr.__version__,

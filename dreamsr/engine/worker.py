@@ -58,7 +58,7 @@ class Worker:
         kept = picture.metadata.stripped() if self.job.strip_metadata else picture.metadata
         factor = self.job.factor(picture.size)
         quality = self.job.quality if task.target.suffix.lower() in LOSSY else None
-        noted = made_by and replace(made_by, source=task.source.name, scale=factor, quality=quality or 0)
+        noted = made_by and replace(made_by, source=task.source.name, scale=factor, quality=quality)
         return replace(picture, metadata=replace(kept, provenance=noted))
 
     def close(self, work: Work) -> Result | None:

@@ -79,13 +79,7 @@ def of(image: Image.Image) -> Image.Exif | None:
 
 def parsed(data: bytes) -> Image.Exif | None:
     """EXIF that begins with b"Exif\\0\\0", or None if it is malformed."""
-
-    def loaded() -> Image.Exif:
-        exif = Image.Exif()
-        exif.load(data)
-        return exif
-
-    return _attempt(loaded)
+    return _attempt(lambda: load(data))
 
 
 def orientation(exif: Image.Exif | None) -> int:

@@ -19,7 +19,7 @@ _EMPTY = (
 ).encode()
 _END = b"</rdf:RDF>"
 _VALUE = rb'(?:"[^"]*"|\'[^\']*\')'
-_TYPES: dict[Any, Callable[[str], Any]] = {str: str, int: int, float: float}
+_TYPES: dict[Any, Callable[[str], Any]] = {str: str, int: int, float: float, int | None: int}
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -46,8 +46,13 @@ class Provenance:
     dtype: str
     source: str = ""
     """Name of the input without its folder."""
-    quality: int = 0
-    """Of JPEG, WebP or AVIF where one was asked for, else 0."""
+    quality: int | None = None
+    """Of JPEG, WebP or AVIF, where one was asked for."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What is known, by name."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
 
     def command(self, target: str) -> str:
         """The command line that writes `target` again; into out/ where it has the name of its input."""
@@ -78,7 +83,7 @@ class Provenance:
 
 def embed(xmp: bytes, provenance: Provenance) -> bytes:
     """An XMP packet (b"" for a new one) with `provenance` in it."""
-    values = {key: _NOT_XML.sub("?", str(value)) for key, value in asdict(provenance).items()}
+    values = {key: _NOT_XML.sub("?", str(value)) for key, value in provenance.facts.items()}
     attributes = " ".join(f"dreamsr:{key}={quoteattr(value)}" for key, value in values.items())
     element = f'<rdf:Description rdf:about="" xmlns:dreamsr="{NAMESPACE}" {attributes}/>\n'
     before, end, after = (xmp or _EMPTY).rpartition(_END)
