@@ -15,7 +15,7 @@ from dream_findings import Array, Group, values
 from dream_runs import EQUAL_TIME, LAST, POINTS
 from dream_scores import FEW, MOST, WATCHED, Score
 
-from dreamsr.engine.upscaler import count_steps
+from dreamsr.words import counted
 
 COLORS = {"plain": "#c44e00", "p = 1": "#0060b0"}
 LABELS = {"psnr_y": "PSNR-Y in dB", "lpips": "LPIPS (lower is better)"}
@@ -33,7 +33,7 @@ def training(scores: Sequence[Score], seconds: Mapping[str, float], path: Path) 
         ax.set_xscale("log")
         ax.set_ylabel(LABELS[key])
     axes[0].legend(fontsize=9)
-    figure.supxlabel(f"seconds of training (sampled in {count_steps(WATCHED)})", fontsize=10)
+    figure.supxlabel(f"seconds of training (sampled in {counted(WATCHED, 'step')})", fontsize=10)
     _save(figure, path)
 
 

@@ -14,7 +14,7 @@ from solvers import replace_between_marks
 
 from dreamsr.engine.measure import COLUMNS
 from dreamsr.engine.statistics import Mean
-from dreamsr.engine.upscaler import count_steps
+from dreamsr.words import counted
 
 MARK = "<!-- measured: python benchmarks/dream.py --only report -->"
 DIGITS = {"psnr_y": 2, "ssim_y": 3, "lpips": 3, "psnr_lr": 1}
@@ -85,7 +85,7 @@ def exponents(scores: Sequence[Score]) -> str:
     first = [score for score in scores if score.seed == 0]
     lines = [[method, *(_means(first, Group(method, HALF, steps)) for steps in FEW)] for method in EXPONENTS]
     text = f"The exponents, seed 0, {HALF} steps of training; {' / '.join(TITLES)}:"
-    return f"{text}\n\n" + _table(["", *map(count_steps, FEW)], lines)
+    return f"{text}\n\n" + _table(["", *(counted(steps, "step") for steps in FEW)], lines)
 
 
 def discrepancy(gaps: Sequence[Gap]) -> str:

@@ -29,11 +29,12 @@ from dreamsr.engine.compilation import compiled, unavailable, warm_up
 from dreamsr.engine.device import has_bf16
 from dreamsr.engine.outputs import Sizing
 from dreamsr.engine.schedule import Settings
-from dreamsr.engine.upscaler import Upscaler, count_steps
+from dreamsr.engine.upscaler import Upscaler
 from dreamsr.engine.work import Job
 from dreamsr.files import checkpoint, hub
 from dreamsr.files.checkpoint import Model
 from dreamsr.files.manifest import Manifest
+from dreamsr.words import counted
 
 CPU = torch.device("cpu")
 SCALE = torch.tensor([4.0])
@@ -235,7 +236,7 @@ def peers(plan: Plan) -> Table:
         model = bundled(dtype)
         for steps in (1, 4):
             upscaler = Upscaler(model, Settings(steps=steps))
-            cases[f"dreamsr, {count_steps(steps)}, {NAMES[dtype]}"] = partial(upscaler, [lr[0] * 2 - 1])
+            cases[f"dreamsr, {counted(steps, 'step')}, {NAMES[dtype]}"] = partial(upscaler, [lr[0] * 2 - 1])
         for label, peer in (("SRVGGNetCompact-32", Compact()), ("RRDBNet-23", RRDB())):
             cases[f"{label}, {NAMES[dtype]}"] = partial(_infer, _ready(peer, dtype), lr.to(dtype))
     if not plan.quick:

@@ -19,9 +19,10 @@ from dreamsr.engine.evaluator import Sampled, benchmark
 from dreamsr.engine.measure import Measure, load_lpips
 from dreamsr.engine.schedule import AUTO, Settings, schedule
 from dreamsr.engine.statistics import means
-from dreamsr.engine.upscaler import Upscaler, count_steps
+from dreamsr.engine.upscaler import Upscaler
 from dreamsr.errors import DreamSRError, UsageError
 from dreamsr.files import checkpoint, hub
+from dreamsr.words import counted
 
 STEPS = (1, 2, 4, 8, 16, 50)
 MARK = "<!-- measured: python benchmarks/steps.py docs/samplers.md -->"
@@ -99,7 +100,8 @@ def table(found: dict[tuple[str, int], dict[str, float]]) -> str:
         scores = found.get((name, steps))
         return f"{scores['psnr_y']:.2f} / {scores['lpips']:.3f}".replace(" 0.", " .") if scores else ""
 
-    lines = ["| PSNR-Y / LPIPS | " + " | ".join(map(count_steps, STEPS)) + " |", "|---" * (len(STEPS) + 1) + "|"]
+    header = " | ".join(counted(steps, "step") for steps in STEPS)
+    lines = [f"| PSNR-Y / LPIPS | {header} |", "|---" * (len(STEPS) + 1) + "|"]
     lines += [f"| {way.name} | " + " | ".join(cell(way.name, n) for n in STEPS) + " |" for way in WAYS]
     seconds = [min(scores["s_per_mp"] for (_, n), scores in found.items() if n == steps) for steps in STEPS]
     lines.append("| seconds per output megapixel | " + " | ".join(f"{s:.1f}" for s in seconds) + " |")

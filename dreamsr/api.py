@@ -11,7 +11,7 @@ from dreamsr.engine.device import choose_device, choose_dtype, describe
 from dreamsr.engine.finish import finished
 from dreamsr.engine.memory import Frugal
 from dreamsr.engine.outputs import Sizing
-from dreamsr.engine.schedule import Settings
+from dreamsr.engine.schedule import AUTO, Settings
 from dreamsr.engine.upscaler import Upscaler
 from dreamsr.files import arrays, checkpoint, hub, images
 from dreamsr.files.arrays import Pictorial
@@ -23,8 +23,6 @@ class _Sampling(TypedDict, total=False):
     """Sampling steps, at least 1."""
     sampler: str
     """A name as `dreamsr upscale --sampler` takes it."""
-    grid: str
-    """Spacing of the noise levels, as `dreamsr upscale --grid` takes it."""
     fidelity: float
     """From 0, all the texture, to 1, the mean picture."""
     samples: int
@@ -40,6 +38,8 @@ class _Sampling(TypedDict, total=False):
 class Options(_Sampling, total=False):
     """What may be asked of a picture; what is left out comes from the model."""
 
+    grid: str | Sequence[float]
+    """Spacing of the noise levels by name, as `dreamsr upscale --grid` takes it, or the levels themselves."""
     scale: float
     """Output size / input size, from 1 to the model's. Below the scales that the model knows, its smallest, reduced."""
 
@@ -98,11 +98,13 @@ class Model:
     def _configured(
         self,
         scale: float | None = None,
+        grid: str | Sequence[float] = AUTO,
         **options: Unpack[_Sampling],
     ) -> tuple[Upscaler, Sizing]:
         sizing = Sizing(scale)
         sizing.check(self.scale)
-        return Upscaler(self.loaded, Settings(**options)), sizing
+        named = grid if isinstance(grid, str) else ",".join(str(float(level)) for level in grid)
+        return Upscaler(self.loaded, Settings(grid=named, **options)), sizing
 
     def _finished(self, sources: Sequence[Picture], colors: Sequence[Tensor], sizing: Sizing) -> list[Picture]:
         return [

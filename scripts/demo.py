@@ -1,11 +1,10 @@
 """Upscale four free photos, small and worn as those of the web are, and compare with bicubic: `make demo`.
 
-    python scripts/demo.py OUT
-
 OUT gets the small photos (lr/), blurred, noisy and compressed by chance, what dreamsr made of them (sr/), and
 sheet.png: bicubic | dreamsr | original.
 """
 
+import argparse
 import subprocess
 import sys
 import time
@@ -31,7 +30,9 @@ Group = dict[str, Tensor]
 
 
 def main() -> None:
-    out = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, metavar="OUT")
+    out: Path = parser.parse_args().out
     originals = {name: original(name) for name in PHOTOS}
     worn = examples(list(originals.values()), ModelConfig(degradation="photo", scale=SCALE))
     small = dict(zip(originals, worn, strict=True))

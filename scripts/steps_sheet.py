@@ -1,9 +1,6 @@
-"""Details of free photos at several step counts: bicubic | 1 | 4 | 10 | 50 steps | original.
+"""Details of free photos at several step counts: bicubic | 1 | 4 | 10 | 50 steps | original."""
 
-python scripts/steps_sheet.py OUT.png [MODEL]
-"""
-
-import sys
+import argparse
 from pathlib import Path
 
 import skimage.data
@@ -31,11 +28,15 @@ DETAILS = {  # name: top left corners
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path, metavar="OUT.png")
+    parser.add_argument("model", nargs="?", default="bicubic-x4", help="default: bicubic-x4")
+    options = parser.parse_args()
     device = choose_device()
-    model = checkpoint.load_model(hub.resolve(sys.argv[2] if len(sys.argv) > 2 else "bicubic-x4"))
+    model = checkpoint.load_model(hub.resolve(options.model))
     model = model.to(device, choose_dtype(device))
     rows = [row for name, corners in DETAILS.items() for row in details(model, name, corners)]
-    images.write_sheet(Path(sys.argv[1]), [list(column) for column in zip(*rows, strict=True)])
+    images.write_sheet(options.out, [list(column) for column in zip(*rows, strict=True)])
 
 
 def details(model: checkpoint.Model, name: str, corners: list[tuple[int, int]]) -> list[list[Tensor]]:

@@ -1,9 +1,6 @@
-"""What samples agree on: details of free photos, original | mean of 8 samples | where they differ.
+"""What samples agree on: details of free photos, original | mean of 8 samples | where they differ."""
 
-python scripts/uncertainty_sheet.py OUT.png [MODEL]
-"""
-
-import sys
+import argparse
 import tempfile
 from pathlib import Path
 
@@ -26,11 +23,15 @@ DETAILS = {  # name: top left corners
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path, metavar="OUT.png")
+    parser.add_argument("model", nargs="?", default="bicubic-x4", help="default: bicubic-x4")
+    options = parser.parse_args()
     device = choose_device()
-    model = checkpoint.load_model(hub.resolve(sys.argv[2] if len(sys.argv) > 2 else "bicubic-x4"))
+    model = checkpoint.load_model(hub.resolve(options.model))
     upscaler = Upscaler(model.to(device, choose_dtype(device)), Settings(samples=8, fidelity=0.0))
     rows = [row(upscaler, name, corner) for name, corners in DETAILS.items() for corner in corners]
-    images.write_sheet(Path(sys.argv[1]), [list(column) for column in zip(*rows, strict=True)])
+    images.write_sheet(options.out, [list(column) for column in zip(*rows, strict=True)])
 
 
 def row(upscaler: Upscaler, name: str, corner: tuple[int, int]) -> list[Tensor]:

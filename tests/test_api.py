@@ -53,6 +53,8 @@ def test_import_is_fast() -> None:
         ({}, []),
         ({"scale": 2.5, "steps": 2, "seed": 3}, ["--scale", 2.5, "--steps", 2, "--seed", 3]),
         ({"sampler": "ddpm", "tile": 128}, ["--sampler", "ddpm", "--tile", 128]),
+        ({"grid": "karras"}, ["--grid", "karras"]),
+        ({"grid": (-3, np.float32(-0.5), 1e-5, 1.25)}, ["--grid=-3,-.5,1e-5,1.25"]),
     ],
 )
 def test_pixels_are_those_of_the_program(
@@ -180,6 +182,8 @@ def test_other_pictures_are_refused(image: Any, words: str, model: dreamsr.Model
         ({"steps": 0}, "steps is 0"),
         ({"sampler": "euler"}, "sampler 'euler' is unknown"),
         ({"tile": 100}, "tile is 100"),
+        ({"grid": [-4.0, 0.0], "steps": 3}, "grid names 2 levels, --steps is 3"),
+        ({"grid": "-4,zero"}, "grid '-4,zero' is unknown"),
     ],
 )
 def test_other_options_are_refused(options: dict[str, Any], words: str, model: dreamsr.Model) -> None:

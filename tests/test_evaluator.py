@@ -98,6 +98,20 @@ def test_a_sweep_is_a_cartesian_product_of_typed_values() -> None:
         "4 steps, sampler=dpmpp-2m, tile=512",
     ]
     assert found["4 steps, sampler=ddim, tile=512"] == Settings(steps=4, sampler="ddim", seed=7, tile=512)
+    assert sweep.parse(["grid=lambda,karras"]) == {"grid": ["lambda", "karras"]}
+    assert sweep.parse(["grid=-4,-1,.5"]) == {"grid": ["-4,-1,.5"]}
+
+
+def test_levels_say_how_many_steps_there_are(program: Program, tiny_file: Path, originals: Path) -> None:
+    model = ("eval", "-m", tiny_file, "--data", originals, "--json")
+    code, out, err = program(*model, "--sweep", "grid=-4,-1,.5", "fidelity=0,1")
+    assert code == 0, err
+    assert list(json.loads(out)["methods"]) == [
+        "bicubic",
+        "grid=-4,-1,.5, fidelity=0.0",
+        "grid=-4,-1,.5, fidelity=1.0",
+    ]
+    assert [facts["steps"] for facts in json.loads(out)["methods"].values() if "steps" in facts] == [3, 1]
 
 
 @pytest.mark.parametrize(
@@ -304,6 +318,9 @@ def test_sizes_are_cut_to_match_when_that_is_wanted(program: Program, tmp_path: 
     assert (code, out) == (1, "")
     assert "sr/a.png is 80x60 and hr/a.png is 70x64" in err
     assert "--crop-to-match" in err
+    small(tmp_path / "sr" / "a.png", whole[:, :30, :40])
+    assert "hint: results have the originals' sizes" in program("eval", "sr", "hr")[2]
+    small(tmp_path / "sr" / "a.png", whole[:, :60])
     code, out, err = program("eval", "sr", "hr", "--crop-to-match", "--json")
     assert code == 0, err
     assert json.loads(out)["pictures"][0]["ssim_rgb"] == pytest.approx(1)
@@ -367,6 +384,11 @@ def test_markdown(program: Program, originals: Path, tmp_path: Path) -> None:
         ("-m MODEL --data hr --sweep steps=0", "--steps is 0"),
         ("-m MODEL --data hr --against nothing", "model 'nothing' is unknown"),
         ("hr hr --against empty", "no picture of hr and empty has a partner"),
+        ("-m MODEL --data hr hr", "hr and --model, --data are given"),
+        ("hr hr --steps 2", "--steps is for models; these pictures are there already"),
+        ("hr hr --seed 1", "--seed is for models"),
+        ("hr hr --sweep fidelity=0,1", "--sweep is for models"),
+        ("hr hr --degradation photo", "--degradation is for models"),
         ("hr hr --low hr", "--low goes with --model and --data"),
         ("-m MODEL --data hr --low hr --degradation photo", "--low goes with --model and --data"),
         ("-m MODEL --data hr --low hr --scale 2.5", "--low has pictures of a whole scale, --scale is 2.5"),

@@ -142,7 +142,7 @@ def test_a_repaired_file_is_done_by_the_next_run(program: Program, tiny_file: Pa
     job = ("upscale", "in", "out", "-m", tiny_file, "--steps", 1)
     code, _, err = program(*job)
     assert code == 1
-    assert err.count("in/bad.png") == 3  # as it happens, and in the summary: its name and the reason
+    assert err.count("in/bad.png") == 2  # as it happens, and in the summary
     assert re.search(r"^failed: in/bad.png: ", err, re.MULTILINE)
     small(tmp_path / "in" / "bad.png")
     code, _, err = program(*job)
@@ -475,7 +475,10 @@ def test_json_is_an_object_a_file_and_a_summary(program: Program, tiny_file: Pat
     assert (last["summary"]["done"], last["summary"]["failed"], last["summary"]["files"]) == (3, 1, 4)
     assert re.search(r"^warning: in/clear.png: written as PNG", err, re.MULTILINE)
     code, out, _ = program("upscale", "in", "out", "-m", tiny_file, "--steps", 1, "-f", "jpg", "--json")
-    assert Counter(json.loads(line).get("status") for line in out.splitlines()[:-1]) == {"skipped": 3, "failed": 1}
+    *files, _ = map(json.loads, out.splitlines())
+    assert Counter(file["status"] for file in files) == {"skipped": 3, "failed": 1}
+    assert [file["width"] for file in files] == [200, 200, None, 36]
+    assert re.search(r"^failed: in/bad.png: is not a", err, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

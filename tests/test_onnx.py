@@ -68,7 +68,9 @@ def test_the_coefficients_are_the_solver(sampler: SamplerName, tiny_model: Model
 def test_what_the_program_says(exported: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     _, done = exported
     assert (done.returncode, done.stdout) == (0, "tiny.onnx\n"), done.stderr
-    found = re.fullmatch(r"small, 3 steps: [\d.]+ MiB, fp32, largest difference .*: (.*)\n", done.stderr)
+    sampling, sizes = done.stderr.splitlines()
+    assert sampling == "3 steps inside, by dpmpp-2m, lambda -4 2"
+    found = re.fullmatch(r"small: [\d.]+ MiB, fp32, largest difference .*: (.*)", sizes)
     assert found, done.stderr
     differences = dict(part.split(" on ")[::-1] for part in found[1].split(", "))
     assert list(differences) == ["48x32", "37x21", "5x3"]

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shlex
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -180,7 +181,19 @@ def test_stripping_leaves_provenance_and_profile(program: Program, tiny_file: Pa
     assert program("upscale", "a.jpg", "b.jpg", "-m", tiny_file, "--steps", 1, "--strip-metadata")[0] == 0
     block = images.read(Path("b.jpg")).metadata
     assert block.kinds == ("ICC",)
-    assert block.provenance is not None
+    first, command = Path("b.jpg").read_bytes(), provenance_of(program, "b.jpg")["command"]
+    Path("b.jpg").unlink()
+    assert program(*shlex.split(command)[1:])[0] == 0
+    assert Path("b.jpg").read_bytes() == first
+
+
+def test_a_run_is_called_as_its_folder(program: Program, picture: Path, tiny_file: Path) -> None:
+    Path("runs/mine").mkdir(parents=True)
+    shutil.copy(tiny_file, "runs/mine/model.safetensors")
+    assert program("upscale", picture, "a.png", "-m", "runs/mine", "--steps", 1)[0] == 0
+    assert provenance_of(program, "a.png")["model"] == "mine"
+    assert program("upscale", picture, "b.png", "-m", tiny_file, "--steps", 1)[0] == 0
+    assert provenance_of(program, "b.png")["model"] == "tiny.safetensors"
 
 
 def test_info_for_programs(program: Program, picture: Path, tiny_file: Path) -> None:

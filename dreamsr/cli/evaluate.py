@@ -100,9 +100,15 @@ def evaluate(
     elif len(folders) == 2 and not (model or data):
         place = folders[1]
         own = [evaluator.results(folders[0], place, "given", crop_to_match)]
+    elif folders and (model or data):
+        given = " ".join(map(str, folders))
+        raise UsageError(f"{given} and --model, --data are given: pictures are there, or they are made", _HOW)
     else:
         raise UsageError("nothing to measure", _HOW)
     rivals = _rivals(against, place, crop_to_match, variants, compute) if against else []
+    if not any(isinstance(contender, evaluator.Sampled) for contender in (*own, *rivals)):
+        _check_idle({"steps": steps, "sweep": swept, "sampler": sampler != "auto", "seed": seed, "tile": tile})
+        _check_idle({"degradation": degradation != "auto" and not scale})
     scale = _agreed_scale([*own, *rivals], scale)
     measure = Measure(crop if crop is not None else ceil(scale or 4), *distances, PROTOCOLS[protocol])
     inputs = _inputs([*own, *rivals], "pairs" if low else degradation)
@@ -138,6 +144,12 @@ def _check(crop: int | None, protocol: str, scale: float | None, forms: "Sequenc
         raise UsageError(f"--scale is {scale:g}; expected a number of at least 1")
 
 
+def _check_idle(given: dict[str, object]) -> None:
+    """Raises UsageError for the first option that was given, where there is no model that it could be for."""
+    for name in (name for name, value in given.items() if value):
+        raise UsageError(f"--{name} is for models; these pictures are there already", f"leave --{name} out")
+
+
 def _variants(settings: "Settings", steps: str | None, swept: list[str]) -> "dict[str, Settings]":
     """Settings by name: every combination of what is swept; --steps is short for a sweep of steps."""
     from dreamsr.engine import sweep
@@ -145,7 +157,7 @@ def _variants(settings: "Settings", steps: str | None, swept: list[str]) -> "dic
     axes = sweep.parse(swept)
     if "steps" in axes and steps:
         raise UsageError("steps are given by --steps and by --sweep", "leave one out")
-    if "steps" not in axes:
+    if "steps" not in axes and (steps or not sweep.has_levels(axes)):
         axes = {"steps": options.whole_numbers(steps or "1,4"), **axes}
     return sweep.combinations(settings, axes)
 
@@ -160,7 +172,7 @@ def _models(
 
     file = hub.resolve(name)
     loaded = setup.load(str(file), device, dtype, threads)
-    public, sha256 = file.name if Path(name).exists() else name, file_digest(file)
+    public, sha256 = hub.public_name(name), file_digest(file)
     return [Sampled(prefix + label, Upscaler(loaded, s), public, sha256) for label, s in variants.items()]
 
 

@@ -48,6 +48,7 @@ def export(
     noise to the enlarged picture, compared with torch on three sizes.
     """
     from dreamsr.engine import exporter
+    from dreamsr.words import counted
 
     kind = exporter.format_of(target, format)
     if kind == "safetensors" and steps is not None:
@@ -62,13 +63,16 @@ def export(
     if kind == "onnx":
         precision = dtype or "fp32"
         graph = exporter.export_onnx(source, target, precision, steps, overrides or [], entries, origin)
-        name, checked = f"{graph.name}, {graph.steps} steps", _differences(graph.differences, exporter.CHECKED)
+        name, checked = graph.name, _differences(graph.differences, exporter.CHECKED)
+        console.say(f"{counted(graph.steps, 'step')} inside, by {graph.sampling}")
     else:
         precision = dtype or "fp16"
-        name = exporter.export(
-            source, target, precision, overrides or [], entries, origin, _shares(blend or [])
-        ).config.name
-        checked = "read back and compared"
+        shares = _shares(blend or [])
+        config = exporter.export(source, target, precision, overrides or [], entries, origin, shares).config
+        name, checked = config.name, "read back and compared"
+        if tuned := sorted(len(grid.lambdas) for grid in config.sampling.tuned):
+            counts = " and ".join(map(str, tuned))
+            console.say(f"what was tuned for {counts} steps comes before sampling.*; sampling.tuned=[] leaves it out")
     console.say(f"{name}: {target.stat().st_size / 2**20:.1f} MiB, {precision}, {checked}")
     console.data(str(target))
 

@@ -1,6 +1,7 @@
 """What `dreamsr upscale` says of its files: lines and a summary for people, JSON for programs."""
 
 import json
+import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -117,8 +118,8 @@ class Report:
         self._counts[result.status] += 1
         self._elsewhere += result.elsewhere
         name = str(result.task.source)
-        if result.status == "failed":
-            self._remarks.append(("failed", name, result.message))
+        if result.status == "failed":  # in most cases the message begins with the name
+            self._remarks.append(("failed", name, re.sub(f"^{re.escape(name)}:? ", "", result.message)))
         elif result.status == "done":
             self._megapixels += result.size[0] * result.size[1] / 1e6
             if result.message and not result.elsewhere:
@@ -145,8 +146,8 @@ def _document(result: "Result") -> dict[str, Any]:
         "output": str(result.task.target),
         "status": result.status,
         "message": result.message,
-        "width": result.size[1],
-        "height": result.size[0],
+        "width": result.size[1] or None,
+        "height": result.size[0] or None,
         "seconds": round(result.seconds, 3),
         "psnr_lr": result.agreement,
         "warnings": list(result.warnings),

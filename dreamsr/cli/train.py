@@ -28,11 +28,20 @@ def train(
         Path | None, typer.Option(help="Folder of low-resolution partners of the same names; else photos are reduced.")
     ] = None,
     config: Annotated[
-        str | None, typer.Option("--config", "-c", help="Preset or TOML file (default: bicubic-x4)")
+        str | None,
+        typer.Option(
+            "--config",
+            "-c",
+            help="TOML file or preset: bicubic-x4 (the default), photo-x4, many-scales, sr3-face; "
+            "to go on with --init: fine-tune, texture.",
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="KEY=VALUE", help="Changes to the configuration, as steps=5000 or model.process.k=2."),
+        typer.Argument(
+            metavar="KEY=VALUE",
+            help="Changes to the configuration, as steps=5000 or model.name=mine (docs/training.md).",
+        ),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out; --data, --val, --low: where photos are now.")
@@ -54,6 +63,7 @@ def train(
     """
     from dreamsr.engine import compilation, recipe, runs, trainer
     from dreamsr.engine.device import dtype_name
+    from dreamsr.files.paths import own_name
 
     ranks = Ranks.from_environment()
     if ranks.rank:
@@ -73,7 +83,7 @@ def train(
         if start is None and config in recipe.CONTINUING:
             console.warn(f"{config} goes on with a trained model, and this begins from nothing: --init MODEL")
         begun = None if start is None else start.config
-        made = recipe.make(config, overrides or [], begun, low is not None)
+        made = recipe.make(config, overrides or [], begun, low is not None, own_name(out))
         run = runs.create(recipe.shared(made, ranks.world), data, val, out, low)
     if dtype == "fp16":
         raise UsageError("training in fp16 loses small gradients", "use --dtype bf16 or --dtype fp32")
@@ -140,6 +150,7 @@ class Stopper:
 def _show(events: "Iterable[trainer.Event]", config: TrainConfig, started: "Callable[[], None]") -> None:
     from dreamsr.engine import trainer
     from dreamsr.engine.optimize import Progress
+    from dreamsr.words import counted
 
     smooth = None
     with console.board() as board:
@@ -159,7 +170,7 @@ def _show(events: "Iterable[trainer.Event]", config: TrainConfig, started: "Call
                 started()
                 for line in event.skipped:
                     console.warn(f"left out: {line}")
-                console.say(f"{event.photos} photos, {event.held_out} held out, from step {event.step}")
+                console.say(f"{counted(event.photos, 'photo')}, {event.held_out} held out, from step {event.step}")
             elif isinstance(event, trainer.Validated):
                 scores = ", ".join(f"{k} {v:.3f} dB" for k, v in event.psnr_y.items())
                 console.say(f"step {event.step}: PSNR-Y of held-out photos: {scores} -> {event.sheet}")

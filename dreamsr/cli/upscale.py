@@ -72,10 +72,11 @@ def upscale(
 
     from dreamsr.engine import planning
     from dreamsr.engine.schedule import Settings
-    from dreamsr.engine.upscaler import Upscaler, count_steps
+    from dreamsr.engine.upscaler import Upscaler
     from dreamsr.engine.work import Job, describe
     from dreamsr.files import checkpoint, hub, images
     from dreamsr.files.manifest import Manifest, file_digest
+    from dreamsr.words import counted
 
     ranks = Ranks.from_environment()
     if ranks.rank:
@@ -85,11 +86,14 @@ def upscale(
     loaded = checkpoint.load_model(file)
     sizing.check(loaded.config.scale)
     tasks = planning.plan(sources, target, sizing, loaded.config.scale, naming)
-    if overwrite and target and not output:
-        planning.check_replaced(target)
+    if target and not output and (foreign := planning.foreign(target)):
+        if overwrite:
+            raise foreign
+        console.warn(f"{foreign.message}: {foreign.hint}")
     upscaler = Upscaler(loaded.to(*setup.compute(ranks.device(device), dtype, threads)), settings)
     how = str(sizing) or f"x{loaded.config.scale}"
-    console.say(f"{len(tasks)} pictures with {loaded.config.name}, {count_steps(upscaler.steps)}, {how}")
+    pictures, count = counted(len(tasks), "picture"), counted(upscaler.steps, "step")
+    console.say(f"{pictures} with {loaded.config.name}, {count}, {how}")
     if others := sum((images.others(source) for source in sources), Counter()):
         counts = ", ".join(f"{count} {what}" for what, count in others.most_common(8))
         console.say(f"left out: {counts}; {images.KINDS} pictures are upscaled")
@@ -97,7 +101,7 @@ def upscale(
     manifest = Manifest(folder) if folder else None
     upscaler = setup.compiled(upscaler, compile, sum(task.megapixels for task in tasks), manifest, dry_run)
     sha256 = file_digest(file)
-    made_by = describe(upscaler, file.name if Path(model).exists() else model, sha256) if provenance else None
+    made_by = describe(upscaler, hub.public_name(model), sha256) if provenance else None
     job = Job(upscaler, sha256, sizing, quality, overwrite, strip_metadata, made_by)
     report = Report(tasks, json and not ranks.rank, None if ranks.rank else page)
     if dry_run:

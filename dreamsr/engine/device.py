@@ -10,6 +10,7 @@ import torch
 from dreamsr.config import TILE
 from dreamsr.errors import UsageError
 from dreamsr.files.checkpoint import DTYPES
+from dreamsr.words import counted
 
 MOST_THREADS = 1024
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
@@ -102,7 +103,7 @@ def describe(device: torch.device, dtype: torch.dtype) -> str:
     name = dtype_name(dtype)
     if device.type == "cuda":
         return f"CUDA ({torch.cuda.get_device_name(device)}), {name}"
-    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
+    threads = f", {counted(torch.get_num_threads(), 'thread')}" if device.type == "cpu" else ""
     return f"{device.type.upper()}{threads}, {name}"
 
 

@@ -29,6 +29,8 @@ from dreamsr.files import images
 from dreamsr.files.images import Picture
 
 Facts = Mapping[str, object]
+_NEAR = 0.2
+"""Share of a side that results may lack, or have too much, to be taken for those of the originals."""
 
 
 @dataclass(frozen=True)
@@ -109,9 +111,9 @@ class Results:
         size = (sr.shape[-2], sr.shape[-1])
         if not self.cut and size not in (case.size, (height, width)):
             sizes = " and ".join(f"{p} is {w}x{h}" for p, (h, w) in ((path, size), (case.path, case.size)))
-            raise DreamSRError(
-                f"the pictures differ in size: {sizes}", "--crop-to-match cuts both at the bottom and right"
-            )
+            near = all(abs(a - b) <= max(_NEAR * b, 1) for a, b in zip(size, case.size, strict=True))
+            hint = "--crop-to-match cuts both at the bottom and right" if near else "results have the originals' sizes"
+            raise DreamSRError(f"the pictures differ in size: {sizes}", hint)
         return sr[:, :height, :width], {}
 
 

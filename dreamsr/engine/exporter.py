@@ -38,6 +38,8 @@ class Graph:
 
     name: str
     steps: int
+    sampling: str
+    """The sampler and its levels, in words."""
     differences: tuple[float, ...]
     """Largest difference to torch in fp32 on a picture of each size of CHECKED, of a range of 1."""
 
@@ -104,7 +106,7 @@ def export_onnx(
             "export it with --dtype fp32" if dtype == "fp16" else "",
         )
     onnx.write(target, data)
-    return Graph(model.config.name, upscaler.steps, differences)
+    return Graph(model.config.name, upscaler.steps, upscaler.schedule.words, differences)
 
 
 def _load(
@@ -169,7 +171,7 @@ def _metadata(upscaler: Upscaler, dtype: str, sha256: str) -> dict[str, str]:
         "scale": str(config.scale),
         "multiple": str(upscaler.model.network.granularity),
         "steps": str(upscaler.steps),
-        "sampler": f"{upscaler.schedule.name}, {upscaler.schedule.grid}",
+        "sampler": upscaler.schedule.words,
         "fidelity": f"{upscaler.schedule.fidelity:g}",
         "dtype": dtype,
     }

@@ -1,7 +1,6 @@
 """Which outputs are asked for: names, formats, sizes. No torch, so that wrong options are answered at once."""
 
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,8 +107,3 @@ def output_size(size: Size, scale: float) -> Size:
     """floor(scale * n + 0.5), at least 1, for (height, width)."""
     height, width = (max(1, math.floor(scale * n + 0.5)) for n in size)
     return height, width
-
-
-def real(path: Path) -> Path:
-    """Absolute and without links; unlike `Path.resolve`, it takes links that lead to themselves."""
-    return Path(os.path.realpath(path))

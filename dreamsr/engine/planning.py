@@ -1,6 +1,5 @@
 """What becomes what: every output of a job with its name and size, before anything is touched."""
 
-import os
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -8,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dreamsr.engine.outputs import LOSSY, Naming, Size, Sizing, real
+from dreamsr.engine.outputs import LOSSY, Naming, Size, Sizing
 from dreamsr.errors import DreamSRError, UsageError
 from dreamsr.files import images
 from dreamsr.files.images import Header
+from dreamsr.files.paths import own_name, real
 
 _BESIDE = ("compare", "uncertainty", "uncertainty_preview")
 _READERS = 8
@@ -75,13 +75,14 @@ def plan(
     return tasks
 
 
-def check_replaced(out: Path) -> None:
-    """Raises UsageError for a file that shows no sign of dreamsr: the second of two originals, say."""
-    if out.is_file() and not images.is_ours(out):
-        raise UsageError(
-            f"{out} exists, and nothing in it tells that dreamsr made it",
-            f"-o {out} replaces it all the same; a folder as the last argument takes any number of pictures",
-        )
+def foreign(out: Path) -> UsageError | None:
+    """What is wrong with an output that is there and shows no sign of dreamsr: the second of two originals, say."""
+    if not out.is_file() or images.is_ours(out):
+        return None
+    return UsageError(
+        f"{out} exists, and nothing in it tells that dreamsr made it",
+        f"a folder as the last argument takes any number of pictures; -o {out} --overwrite replaces it all the same",
+    )
 
 
 def is_job(sources: Sequence[Path]) -> bool:
@@ -106,7 +107,7 @@ def _named(source: Path, alone: bool) -> list[tuple[Path, Path]]:
     """The pictures of a source, and what they are called in the job."""
     if not source.is_dir():
         return [(path, Path(path.name)) for path in images.find(source)]
-    top = Path() if alone else Path(Path(os.path.abspath(source)).name)  # the name of `.` and `..`, links kept
+    top = Path() if alone else Path(own_name(source))
     return [(path, top / path.relative_to(source)) for path in images.find(source)]
 
 

@@ -14,16 +14,17 @@ CONTINUING = ("fine-tune", "many-scales", "texture")
 """Presets that go on with a trained model."""
 
 
-def make(name: str | None, overrides: Sequence[str], start: ModelConfig | None, pairs: bool) -> TrainConfig:
-    """What the model started from hands on, preset or file `name` over it, overrides ("key=value") over both.
+def make(
+    preset: str | None, overrides: Sequence[str], start: ModelConfig | None, pairs: bool, name: str
+) -> TrainConfig:
+    """What the model started from hands on, a preset or file over it, overrides ("key=value") over both.
 
-    pairs: inputs are given, not made, and have one scale. Without a name the model keeps that of `start`. Raises
+    pairs: inputs are given, not made, and have one scale. name: of the model, where none of them gives it one. Raises
     UsageError for an unknown preset, and for a network that cannot begin with the weights of `start`.
     """
-    document = load_toml(_preset(name or DEFAULT), name or DEFAULT)
-    if start is not None:
-        named = {} if name else {"model": {"name": start.name}}
-        document = merge(merge({"model": to_dict(_inherited(start))}, document), named)
+    begun = {} if start is None else to_dict(_inherited(start))
+    document = load_toml(_preset(preset or DEFAULT), preset or DEFAULT)
+    document = merge({"model": {**begun, "name": name}}, document)
     if pairs:
         document = merge(document, {"model": {"degradation": "pairs", "smallest_scale": None}})
     config = from_dict(TrainConfig, apply_overrides(TrainConfig, document, overrides))

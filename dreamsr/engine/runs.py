@@ -9,11 +9,11 @@ from typing import Any
 from dreamsr.config import TrainConfig
 from dreamsr.engine import sources
 from dreamsr.engine.optimize import most_steps
-from dreamsr.engine.outputs import real
 from dreamsr.engine.schedule import Settings, schedule
 from dreamsr.errors import UsageError
 from dreamsr.files import images
 from dreamsr.files.atomic import atomic
+from dreamsr.files.paths import real
 from dreamsr.tables import apply_overrides, from_dict, to_dict
 
 STATE, RUN = "state.safetensors", "run.json"

@@ -66,6 +66,11 @@ class Schedule:
     """Share of the first estimate in the picture."""
 
     @property
+    def words(self) -> str:
+        """The sampler and the spacing."""
+        return f"{self.name}, {self.grid}"
+
+    @property
     def sampler(self) -> Sampler:
         return SAMPLERS[self.name]
 

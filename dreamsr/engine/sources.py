@@ -11,9 +11,10 @@ from dreamsr.data import dataset
 from dreamsr.data.dataset import Partners
 from dreamsr.data.degrade import Pairs, examples
 from dreamsr.engine.evaluator import by_name, crop_to_multiple, paired
-from dreamsr.engine.outputs import Size, real
+from dreamsr.engine.outputs import Size
 from dreamsr.errors import UsageError
 from dreamsr.files import images
+from dreamsr.files.paths import real
 
 _MAX_VAL = 16
 _MAX_SIDE = 512

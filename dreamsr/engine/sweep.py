@@ -5,10 +5,12 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
-from dreamsr.engine.schedule import Settings
-from dreamsr.engine.upscaler import count_steps
+from dreamsr.engine.schedule import AUTO, GRIDS, Settings
 from dreamsr.errors import UsageError
 from dreamsr.tables import parse_field
+from dreamsr.words import counted
+
+_GRIDS = (AUTO, *GRIDS)
 
 
 def parse(texts: Iterable[str]) -> dict[str, list[Any]]:
@@ -22,8 +24,19 @@ def parse(texts: Iterable[str]) -> dict[str, list[Any]]:
             raise UsageError(
                 f"{key!r} is swept twice", f"write all values once: {key}={','.join(map(str, axes[key]))},..."
             )
-        axes[key] = [parse_field(Settings, key, value) for value in values.split(",")]
+        axes[key] = [parse_field(Settings, key, value) for value in _split(key, values)]
     return axes
+
+
+def has_levels(axes: Mapping[str, Sequence[Any]]) -> bool:
+    """Whether a grid of levels is among the values, which says how many steps there are."""
+    return any(grid not in _GRIDS for grid in axes.get("grid", ()))
+
+
+def _split(key: str, values: str) -> list[str]:
+    """The values of a key: of `grid` names, or the levels of a single one."""
+    parts = values.split(",")
+    return parts if key != "grid" or set(parts) & set(_GRIDS) else [values]
 
 
 def combinations(settings: Settings, axes: Mapping[str, Sequence[Any]]) -> dict[str, Settings]:
@@ -33,4 +46,4 @@ def combinations(settings: Settings, axes: Mapping[str, Sequence[Any]]) -> dict[
 
 
 def _name(values: Mapping[str, Any]) -> str:
-    return ", ".join(count_steps(value) if key == "steps" else f"{key}={value}" for key, value in values.items())
+    return ", ".join(counted(value, "step") if key == "steps" else f"{key}={value}" for key, value in values.items())

@@ -28,12 +28,13 @@ from dreamsr.engine.optimize import Progress, State, new_state, train
 from dreamsr.engine.ranks import ALONE, Ranks
 from dreamsr.engine.runs import STATE, Run
 from dreamsr.engine.schedule import Settings
-from dreamsr.engine.upscaler import Upscaler, count_steps
+from dreamsr.engine.upscaler import Upscaler
 from dreamsr.errors import CheckpointError, UsageError
 from dreamsr.files import checkpoint, hub, images, locks
 from dreamsr.files.checkpoint import Model
 from dreamsr.metrics import luma, psnr
 from dreamsr.tables import to_dict
+from dreamsr.words import counted
 
 WEIGHTS, LOG, CACHE, SAMPLES = hub.RUN_FILE, "log.jsonl", "photos.u8", "samples"
 
@@ -227,7 +228,7 @@ def validate(config: TrainConfig, state: State, held_out: Pairs, out: Path) -> V
     columns = {"bicubic": [bicubic(lr[None], (hr.shape[1], hr.shape[2]))[0] for lr, hr in zip(lrs, hrs, strict=True)]}
     for steps in dict.fromkeys((1, few)):
         upscaler = Upscaler(model, Settings(steps=steps))
-        columns[count_steps(steps)] = [x.cpu() for x in upscaler(lrs)]
+        columns[counted(steps, "step")] = [x.cpu() for x in upscaler(lrs)]
     scores = {
         label: sum(_psnr_y(x, hr, scale) for x, hr in zip(column, hrs, strict=True)) / len(hrs)
         for label, column in columns.items()

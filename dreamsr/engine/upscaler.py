@@ -270,8 +270,3 @@ def _moments(samples: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
         mean = mean + difference / count
         squares.addcmul_(difference, sample - mean)
     return mean, squares / (count - 1)
-
-
-def count_steps(steps: int) -> str:
-    """`1 step`, `4 steps`."""
-    return "1 step" if steps == 1 else f"{steps} steps"

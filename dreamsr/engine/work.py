@@ -77,7 +77,7 @@ class Result:
     status: Literal["done", "skipped", "failed"]
     message: str = ""
     size: Size = (0, 0)
-    """(height, width) of the output"""
+    """(height, width) of the output; 0 where it is not known"""
     seconds: float = 0.0
     """Decoding, its share of the network's time, and encoding."""
     warnings: tuple[str, ...] = ()
@@ -117,7 +117,7 @@ def describe(upscaler: Upscaler, name: str, sha256: str) -> Provenance:
         model_sha256=sha256,
         sampler=own.sampler,
         grid=own.grid,
-        schedule=f"{plan.name}, {plan.grid}",
+        schedule=plan.words,
         steps=plan.steps,
         fidelity=plan.fidelity,
         samples=own.samples,

@@ -58,7 +58,8 @@ class Worker:
         kept = picture.metadata.stripped() if self.job.strip_metadata else picture.metadata
         factor = self.job.factor(picture.size)
         quality = self.job.quality if task.target.suffix.lower() in LOSSY else None
-        noted = made_by and replace(made_by, source=task.source.name, scale=factor, quality=quality)
+        stripped = self.job.strip_metadata or None
+        noted = made_by and replace(made_by, source=task.source.name, scale=factor, quality=quality, stripped=stripped)
         return replace(picture, metadata=replace(kept, provenance=noted))
 
     def close(self, work: Work) -> Result | None:
@@ -93,7 +94,8 @@ class Worker:
             return None
         if verdict.action == "settled" and verdict.entry:
             return _elsewhere(task, verdict.entry)
-        return Result(task, "skipped", verdict.reason)
+        made = verdict.entry
+        return Result(task, "skipped", verdict.reason, (made.height, made.width) if made else (0, 0))
 
     def _write(self, work: Work, picture: Picture) -> Result:
         start = time.perf_counter()

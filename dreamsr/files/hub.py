@@ -7,6 +7,7 @@ from pathlib import Path
 from dreamsr.errors import CheckpointError, UsageError
 from dreamsr.files import foreign
 from dreamsr.files.manifest import file_digest
+from dreamsr.files.paths import own_name
 
 DEFAULT_MODEL = "photo-x4"
 HUB_FILE = RUN_FILE = "model.safetensors"
@@ -44,6 +45,11 @@ def resolve(name: str, online: bool = True) -> Path:
         is_file = path.suffix in _WEIGHT_SUFFIXES
         raise UsageError(f"there is no file {name}" if is_file else f"model {name!r} is unknown", hint)
     return download(match["repo"], match["file"] or HUB_FILE, match["revision"], online)
+
+
+def public_name(name: str) -> str:
+    """What others may be told of a name that `resolve` takes: of a file or a run folder, nothing of where it lies."""
+    return own_name(Path(name)) if name not in bundled() and Path(name).exists() else name
 
 
 def download(repo: str, file: str, revision: str | None, online: bool = True) -> Path:

@@ -19,7 +19,13 @@ _EMPTY = (
 ).encode()
 _END = b"</rdf:RDF>"
 _VALUE = rb'(?:"[^"]*"|\'[^\']*\')'
-_TYPES: dict[Any, Callable[[str], Any]] = {str: str, int: int, float: float, int | None: int}
+_TYPES: dict[Any, Callable[[str], Any]] = {
+    str: str,
+    int: int,
+    float: float,
+    int | None: int,
+    bool | None: {"True": True}.get,
+}
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -48,6 +54,8 @@ class Provenance:
     """Name of the input without its folder."""
     quality: int | None = None
     """Of JPEG, WebP or AVIF, where one was asked for."""
+    stripped: bool | None = None
+    """True: the metadata of the input was left out."""
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -78,7 +86,8 @@ class Provenance:
             "upscale",
             *(f"./{name}" if name.startswith("-") else name for name in (self.source, target)),
         ]
-        return shlex.join([*words, *(str(part) for k, v in options.items() for part in (f"--{k}", v))])
+        words += [str(part) for key, value in options.items() for part in (f"--{key}", value)]
+        return shlex.join([*words, *(["--strip-metadata"] if self.stripped else [])])
 
 
 def embed(xmp: bytes, provenance: Provenance) -> bytes:
