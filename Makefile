@@ -1,4 +1,4 @@
-# make demo    upscale four photos with the bundled model
+# make demo    upscale four photos with the bundled model, into demo/
 # make test    linter, type checker, tests; WORKERS=8 for eight at a time
 # make bench   measure this machine: docs/performance.md
 # make docs    docs/cli.md from the program
@@ -15,7 +15,7 @@ RUN = $(VENV)/bin
 .PHONY: demo test bench docs clean
 
 demo: $(VENV)/installed
-	$(RUN)/python scripts/demo.py out
+	$(RUN)/python scripts/demo.py demo
 
 test: $(VENV)/installed
 	$(RUN)/ruff format --check dreamsr tests scripts benchmarks
@@ -39,4 +39,4 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) out
+	rm -rf $(VENV) demo

@@ -25,7 +25,7 @@ def main() -> None:
     given = parser.parse_args()
     keep_memory()
     if given.picture:
-        print(picture(given.picture))
+        print(*picture(given.picture))
         return
     plan = Plan(given.quick, not given.no_compile)
     parts: dict[str, str] = {}

@@ -51,7 +51,7 @@ class Model:
     loaded: checkpoint.Model
 
     def __repr__(self) -> str:
-        where = describe(self.loaded.device, self.loaded.denoiser.dtype)
+        where = describe(self.loaded.device, self.loaded.dtype)
         return f"<dreamsr.Model {self.name}, {self.loaded.config.scales}, {where}>"
 
     @property
@@ -116,7 +116,8 @@ class Model:
 def load(name: str | PathLike[str] = hub.DEFAULT_MODEL, *, device: str = "auto", dtype: str = "auto") -> Model:
     """A model by its bundled name, .safetensors file or run folder, or `org/repo[@revision][:file]` on the Hub.
 
-    device: auto, cpu, cuda, cuda:1, mps; dtype: auto, fp32, bf16, fp16. Raises DreamSRError for what cannot be had.
+    device: auto, cpu, cuda, cuda:1, mps; dtype: auto, fp32, bf16, fp16, or int8 on a CPU. Raises DreamSRError for what
+    cannot be had.
     """
     chosen = choose_device(device)
     precision = choose_dtype(chosen, dtype)

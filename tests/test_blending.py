@@ -28,6 +28,14 @@ def test_weights_are_the_sum_by_shares() -> None:
     assert mixture.card == {"licence": "none", "blend": {"b": 0.5, "c": 0.25}}
 
 
+def test_the_licences_of_all_hold() -> None:
+    own, shared, none = (replace(model(0.1), card=card) for card in ({"step": 1}, {"licence": "CC BY-SA 4.0"}, {}))
+    assert blended(own, {"b": (none, 0.5)}).card == {"step": 1, "blend": {"b": 0.5}}
+    assert blended(own, {"b": (shared, 0.5)}).card["licence"] == "CC BY-SA 4.0"
+    both = blended(model(0.1), {"b": (shared, 0.3), "c": (shared, 0.3)})
+    assert both.card["licence"] == "none and CC BY-SA 4.0"
+
+
 def test_the_models_that_are_mixed_stay_as_they_were() -> None:
     a, b = model(0.1), model(0.2)
     blended(a, {"b": (b, 0.5)})
@@ -69,6 +77,8 @@ def test_a_fine_tuned_run_and_what_it_began_with(program: Program, tiny_file: Pa
     short = ["steps=3", "batch=2", "crop=32", "warmup=1", "lr=0.01"]
     code, _, err = program("train", "--data", photos, "--out", "run", "--init", tiny_file, *short)
     assert code == 0, err
+    card = checkpoint.load_model(Path("run/model.safetensors")).card
+    assert (card["begun_with"], card["licence"]) == ("tiny", "none")
     code, out, err = program("export", "run", "half.safetensors", "name=half", "--blend", f"{tiny_file}=0.5")
     assert (code, out) == (0, "half.safetensors\n"), err
     start, half = checkpoint.load_model(tiny_file), checkpoint.load_model(Path("half.safetensors"))

@@ -4,6 +4,7 @@ import io
 import math
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 
 import numpy as np
 import pytest
@@ -135,6 +136,17 @@ def test_poisson_noise_grows_with_the_light(grey: int, level: float) -> None:
     assert torch.equal(noise[:, 0], noise[:, 1]) == (bool(grey) or level == 0)
 
 
+def test_as_many_numbers_are_drawn_for_every_picture() -> None:
+    """Else the last bit of a level, which machines compute differently, would give all that follows another fate."""
+    states = []
+    for hr in (picture("coffee")[None, :, :96, :128], torch.zeros(1, 3, 96, 128), torch.ones(1, 3, 96, 128)):
+        random = generator(0, 4)
+        photo.photo(hr, (24, 32), PhotoConfig(poisson_share=1, grain_share=1), random)
+        states.append(random.get_state())
+    assert torch.equal(states[0], states[1])
+    assert torch.equal(states[0], states[2])
+
+
 def test_the_share_of_what_happens() -> None:
     """Of 400 flat pictures a quarter gets noise."""
     config = replace(NOTHING, gauss_share=0.25, gauss=(9, 9))
@@ -172,16 +184,16 @@ def test_the_default_model_is_for_everyday_pictures() -> None:
     blind, clean, measure = bundled(), bundled("bicubic-x4"), Measure()
     assert blind.config.degradation == "photo"
     worn = replace(blind.config, photo=PhotoConfig(gauss_share=1, gauss=(4, 4), jpeg_share=1, jpeg=(50, 60)))
-    for i, name in enumerate(("chelsea", "coffee", "astronaut")):
+    for name in ("chelsea", "coffee", "astronaut"):
         hr = picture(name)[:, 40:296, 40:296]
-        lr = degraded(hr[None], (64, 64), worn, (1, i))[0]
+        lrs = [degraded(hr[None], (64, 64), worn, (1, i))[0] for i in range(3)]
         one, four, other = (
-            Upscaler(model, Settings(steps=steps))([lr])[0] for model, steps in ((blind, 1), (blind, 4), (clean, 1))
+            Upscaler(model, Settings(steps=steps))(lrs) for model, steps in ((blind, 1), (blind, 4), (clean, 1))
         )
-        score = measure(one, hr)["psnr_y"]
-        assert score > measure(bicubic(lr[None], (256, 256))[0], hr)["psnr_y"], name
-        assert score > measure(other, hr)["psnr_y"], name
-        assert float((four - one).abs().mean()) > 1 / 255, name
+        usual = [bicubic(lr[None], (256, 256))[0] for lr in lrs]
+        scores = [mean(measure(x, hr)["psnr_y"] for x in made) for made in (one, usual, other)]
+        assert scores[0] > max(scores[1:]) + 0.2, name
+        assert all(float((a - b).abs().mean()) > 1 / 255 for a, b in zip(one, four, strict=True)), name
 
 
 def test_the_default_model_makes_twice_the_size_itself() -> None:

@@ -277,7 +277,7 @@ def without(key: str) -> dict[str, Tensor]:
         ({**without("betas"), "betas": torch.tensor(1.0)}, "betas of shape ()"),
         ({"params_ema": {"conv_first.weight": torch.zeros(1)}}, "is no table of weights; it holds params_ema"),
         ([1, 2], "is no table of weights; it holds list"),
-        (Bomb(), "would have to run code to be read"),
+        (Bomb(), "holds code that would have to run"),
     ],
 )
 def test_wrong_files_are_told_in_one_line(content: object, words: str, tmp_path: Path) -> None:

@@ -59,11 +59,14 @@ def _unlimited(command: Callable[P, None]) -> Callable[P, None]:
     return run
 
 
-app.command("upscale")(_unlimited(upscale))
-app.command("train")(_unlimited(train))
-app.command("tune")(_unlimited(tune))
-app.command("eval")(_unlimited(evaluate))
-app.command("export")(export)
+def _paragraphs(command: Callable[P, None]) -> str:
+    """Its docstring with a line a paragraph, which terminals break where they end."""
+    return "\n\n".join(" ".join(part.split()) for part in (command.__doc__ or "").split("\n\n"))
+
+
+for _name, _command in (("upscale", upscale), ("train", train), ("tune", tune), ("eval", evaluate)):
+    app.command(_name, help=_paragraphs(_command))(_unlimited(_command))
+app.command("export", help=_paragraphs(export))(export)
 app.add_typer(models, name="models")
 app.command("info")(_unlimited(info))
 

@@ -30,7 +30,7 @@ def evaluate(
     model: Annotated[str | None, typer.Option("--model", "-m", help="Measure this model on --data instead.")] = None,
     data: Annotated[Path | None, typer.Option(help="High-resolution pictures; they are degraded here.")] = None,
     low: Annotated[
-        Path | None, typer.Option(help="What --data is reduced to, as files of the same names; they are not made then.")
+        Path | None, typer.Option(help="Folder of inputs named as those of --data; else they are made from these.")
     ] = None,
     against: Annotated[
         str | None, typer.Option(help="Another model or folder of results: paired differences to it.")

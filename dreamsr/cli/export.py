@@ -12,7 +12,7 @@ from dreamsr.tables import load_toml
 
 def export(
     source: Annotated[
-        str, typer.Argument(metavar="RUN_OR_MODEL", help="Folder of a run, a model, or what --from says.")
+        str, typer.Argument(metavar="RUN_OR_MODEL", help="Folder of a run, a model, or a file for --from.")
     ],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to make: .safetensors or .onnx.")],
     overrides: Annotated[

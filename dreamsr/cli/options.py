@@ -26,8 +26,11 @@ Model = Annotated[
         help="Bundled name, .safetensors file, run folder, or org/repo, org/repo@revision, org/repo:file on the Hub.",
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
-Dtype = Annotated[str, typer.Option(help="auto, fp32, bf16, fp16: precision of the network.")]
+Device = Annotated[str, typer.Option(help="auto (CUDA, else MPS, else the CPU), cpu, cuda, cuda:1, mps.")]
+Dtype = Annotated[
+    str,
+    typer.Option(help="auto (bf16 where the hardware has it, else fp32), fp32, bf16, fp16, int8 (CPU)."),
+]
 Seed = Annotated[int, typer.Option(help="Seed of the noise; the same seed makes the same picture.")]
 Sampler = Annotated[
     str,
@@ -47,14 +50,14 @@ Grid = Annotated[
 Fidelity = Annotated[
     float | None,
     typer.Option(
-        help="0: all the texture; 1: the mean picture, with the best PSNR and nothing invented (default: the model's)",
+        help="0: all the texture; 1: the mean picture, with the best PSNR, the least invented (default: the model's)",
         rich_help_panel="Sampling",
     ),
 ]
 Samples = Annotated[
     int,
     typer.Option(
-        help="Mean of so many samples, up to 8 of other orientations; takes so many times as long.",
+        help="Mean of so many samples, up to 8 of the picture flipped or turned; takes so many times as long.",
         rich_help_panel="Sampling",
     ),
 ]
@@ -69,13 +72,17 @@ Uncertainty = Annotated[
 Consistency = Annotated[
     float,
     typer.Option(
-        help="0 to 1: make the output agree with the input when it is reduced again; for cleanly reduced inputs.",
+        help="0 to 1: make the output agree with the input when it is reduced again; for clean inputs and bicubic-x4.",
         rich_help_panel="Sampling",
     ),
 ]
 Tile = Annotated[
     int | None,
-    typer.Option("--tile", "-t", help="Largest side of a tile in output pixels (default: 1472 on a CPU, else 512)"),
+    typer.Option(
+        "--tile",
+        "-t",
+        help="Largest side of a tile in output pixels, a multiple of 16 (default: 1472 on a CPU, else 512)",
+    ),
 ]
 BatchSize = Annotated[int | None, typer.Option(help="Tiles in one call of the network (default: 1 on a CPU, else 16)")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads of the network (default: one a core)")]
@@ -94,7 +101,10 @@ Scale = Annotated[
 ]
 MaxSide = Annotated[
     int | None,
-    typer.Option(help="Longest side of the output at most, in pixels; else the model's scale.", rich_help_panel="Size"),
+    typer.Option(
+        help="Longest side of the output at most, in pixels; below it the model's scale; larger inputs fail.",
+        rich_help_panel="Size",
+    ),
 ]
 Width = Annotated[int | None, typer.Option(help="Width of the output in pixels.", rich_help_panel="Size")]
 Height = Annotated[

@@ -39,7 +39,7 @@ def compiled(
     from dreamsr.engine import compilation
 
     recorded = manifest.entries[-1].compiled if manifest and manifest.entries else None
-    device, dtype = upscaler.model.device, upscaler.denoiser.dtype
+    device, dtype = upscaler.model.device, upscaler.model.dtype
     if not compilation.worthwhile(choice, device, dtype, megapixels * upscaler.steps, recorded):
         return upscaler
     if dry:

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
 
 def tune(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="What --model takes elsewhere.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Bundled name, .safetensors file, run folder, or a name on the Hub.")
+    ],
     data: Annotated[Path, typer.Option(help="High-resolution pictures; keep them apart from those you measure on.")],
     low: Annotated[
-        Path | None, typer.Option(help="What --data is reduced to, as files of the same names; they are not made then.")
+        Path | None, typer.Option(help="Folder of inputs named as those of --data; else they are made from these.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The tuned model (default: MODEL, if it is a file of yours)")
@@ -53,7 +55,9 @@ def tune(
     target = _target(model, file, output, overwrite)
     lpips = measure.load_lpips(setup.lpips_weights(lpips_weights)) if objective == "lpips" else None
     if objective == "lpips" and lpips is None:
-        raise UsageError("LPIPS has no weights here", "give --lpips-weights FILE, or --objective psnr")
+        raise UsageError(
+            "there are no LPIPS weights here", "--lpips-weights download fetches them (250 MB); or --objective psnr"
+        )
     loaded = setup.load(model, device, dtype, threads)
     chosen = tuner.load_pairs(data, pairs, loaded.config, low)
     for line in chosen.unread:

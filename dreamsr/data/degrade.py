@@ -49,8 +49,7 @@ def degraded(hr: Tensor, size: tuple[int, int], model: ModelConfig, draw: tuple[
         )
     if model.degradation == "bicubic":
         return reduced(hr, size)
-    device = "cpu" if hr.device.type == "mps" else hr.device  # which draws no Poisson noise
-    return photo(hr.to(device), size, model.photo, generator(*draw, device)).to(hr.device)
+    return photo(hr, size, model.photo, generator(*draw, hr.device))
 
 
 def examples(originals: Sequence[Tensor], model: ModelConfig) -> list[Tensor]:

@@ -62,14 +62,16 @@ def gaussian_noise(levels: Tensor, config: PhotoConfig, generator: torch.Generat
 
 
 def poisson_noise(levels: Tensor, config: PhotoConfig, generator: torch.Generator, draw: Draw) -> Tensor:
-    """What to add to levels 0 to 255 where light is counted: its variance grows with the level."""
-    white = _between(config.poisson, draw()).clamp(min=1e-3)[:, None, None, None]
+    """What to add to levels 0 to 255 where light is counted: its variance grows with the level.
+
+    A normal distribution of that variance, which hundreds of counts come near to. Its draws are as many for any
+    picture, so that those behind them do not hang on the last bits of a machine's arithmetic.
+    """
+    white = _between(config.poisson, draw())[:, None, None, None]
     grey = (draw() < config.grey_share)[:, None, None, None]
     light = torch.where(grey, levels.mean(1, keepdim=True), levels)
-    counts = (255 / white).square()  # of white: a deviation of 1 / sqrt(counts)
-    noise = torch.poisson(light / 255 * counts, generator) / counts * 255 - light
-    # where light is grey, all channels take the first one's noise
-    noise = torch.where(grey, noise[:, :1], noise)
+    normal = torch.randn(levels.shape, generator=generator, device=levels.device)
+    noise = torch.where(grey, normal[:, :1], normal) * white * (light / 255).sqrt()
     return torch.where((draw() < config.poisson_share)[:, None, None, None], noise, 0)
 
 

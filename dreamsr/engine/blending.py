@@ -17,7 +17,8 @@ def blended(model: Model, others: Mapping[str, tuple[Model, float]]) -> Model:
     """`model` with the sum of all weights, each times the share of its model; the shares of `others` are by name.
 
     What they leave of 1 is the share of `model`. Configuration and card are its own, without tuned grids, which belong
-    to its weights. Raises UsageError for shares that leave nothing, and for models that compute different things.
+    to its weights, and with the licences of all. Raises UsageError for shares that leave nothing, and for models that
+    compute different things.
     """
     shares = {name: share for name, (_, share) in others.items()}
     rest = 1 - sum(shares.values())
@@ -34,7 +35,10 @@ def blended(model: Model, others: Mapping[str, tuple[Model, float]]) -> Model:
     network = copy.deepcopy(model.network)
     network.load_state_dict({key: sum(share * weights[key] for weights, share in parts) for key in parts[0][0]})
     sampling = replace(model.config.sampling, tuned=())
-    return Model(replace(model.config, sampling=sampling), network, {**model.card, "blend": shares})
+    licences = filter(None, (m.card.get("licence") for m in (model, *(other for other, _ in others.values()))))
+    licence = {"licence": " and ".join(dict.fromkeys(licences))}
+    card = {**model.card, "blend": shares, **(licence if licence["licence"] else {})}
+    return Model(replace(model.config, sampling=sampling), network, card)
 
 
 def _meaning(model: Model) -> tuple[object, ...]:

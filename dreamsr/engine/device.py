@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import torch
 
 from dreamsr.config import TILE
+from dreamsr.core import int8
 from dreamsr.errors import UsageError
 from dreamsr.files.checkpoint import DTYPES
 from dreamsr.words import counted
 
+PRECISIONS = {**DTYPES, "int8": torch.int8}
 MOST_THREADS = 1024
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
@@ -38,16 +40,18 @@ def trouble(device: str) -> str | None:
 
 def choose_dtype(device: torch.device, name: str = "auto") -> torch.dtype:
     """`auto` takes bf16 where the hardware multiplies it natively, else fp32."""
-    if name in DTYPES:
-        return DTYPES[name]
+    if name == "int8" and (device.type != "cpu" or int8.unavailable()):
+        raise UsageError("int8 is for CPUs with a torch for x86", "use --device cpu --dtype int8, or another --dtype")
+    if name in PRECISIONS:
+        return PRECISIONS[name]
     if name != "auto":
-        raise UsageError(f"dtype {name!r} is unknown", f"use auto, {', '.join(DTYPES)}")
+        raise UsageError(f"dtype {name!r} is unknown", f"use auto, {', '.join(PRECISIONS)}")
     return torch.bfloat16 if has_bf16(device) else torch.float32
 
 
 def dtype_name(dtype: torch.dtype) -> str:
     """As `--dtype` takes it."""
-    return next(name for name, known in DTYPES.items() if known == dtype)
+    return next(name for name, known in PRECISIONS.items() if known == dtype)
 
 
 def has_bf16(device: torch.device) -> bool:

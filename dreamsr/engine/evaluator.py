@@ -132,7 +132,7 @@ class Sampled:
         given = {key: value for key, value in asdict(self.upscaler.settings).items() if value is not None}
         made = work.describe(self.upscaler, self.model, self.sha256).facts
         del made["source"], made["scale"]  # those of the benchmark
-        return {**given, **made, "device": describe(self.upscaler.model.device, self.upscaler.denoiser.dtype)}
+        return {**given, **made, "device": describe(self.upscaler.model.device, self.upscaler.model.dtype)}
 
     def __call__(self, case: Case) -> tuple[Tensor, dict[str, float]]:
         assert case.lr is not None

@@ -208,7 +208,8 @@ def _check_out(sources: Sequence[Path], out: Path | None, found: Sequence[object
     _check_folder(out)
     for source in sources:
         if source.is_dir() and real(out).is_relative_to(real(source)):
-            raise UsageError(f"{out} lies inside {source}", "give an output folder outside of the input folder")
+            where = "is the input folder, too" if real(out) == real(source) else f"lies inside {source}"
+            raise UsageError(f"{out} {where}", "give an output folder outside of the input folder")
     if not found:
         raise UsageError(f"no {images.KINDS} picture in {given}")
     return out

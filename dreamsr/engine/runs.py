@@ -1,8 +1,8 @@
 """What a training run is: a recipe, photos, and the folder that remembers both (RUN/run.json)."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ class Run:
     """Whether the network runs compiled: recorded, since it changes the last bits."""
     dtype: str = "auto"
     """The precision by name: recorded, since it changes more than these."""
+    begun_with: Mapping[str, str] = field(default_factory=dict)
+    """Name and licence of the model whose weights it began with."""
 
     @property
     def work(self) -> float:
@@ -84,7 +86,7 @@ def reopen(out: Path, data: Path | None = None, val: Path | None = None, low: Pa
                 f"there is no folder {folder}, where photos of the run were",
                 f"if they have moved: --resume --{key} FOLDER",
             )
-    kept = {key: document[key] for key in ("compiled", "dtype") if key in document}
+    kept = {key: document[key] for key in ("compiled", "dtype", "begun_with") if key in document}
     assert now[0] is not None
     run = Run(from_dict(TrainConfig, document["config"]), now[0], now[1], document["photos"], low=now[2], **kept)
     if sources.digest(*now) != run.photos:
@@ -124,6 +126,7 @@ def write(run: Run, out: Path) -> None:
         "photos": run.photos,
         "compiled": run.compiled,
         "dtype": run.dtype,
+        "begun_with": dict(run.begun_with),
     }
     with atomic(out / RUN) as temporary:
         temporary.write_text(json.dumps(document, indent=2))

@@ -209,6 +209,7 @@ def write_weights(run: Run, state: State, seconds: float, photos: int, out: Path
         "step": state.step,
         "seconds": round(seconds),
         "photos": photos,
+        **run.begun_with,
     }
     checkpoint.save_model(out / WEIGHTS, Model(run.config.model, state.ema, card), torch.float16)
     return Saved(state.step, out / WEIGHTS, state.step == run.config.steps)

@@ -59,7 +59,7 @@ class Upscaler:
         if self.settings.consistency and self.model.config.degradation != "bicubic":
             raise UsageError(
                 f"--consistency needs a model of bicubic reduction; this one is for {self.model.config.degradation}",
-                "leave --consistency out",
+                "leave --consistency out; bicubic-x4 is a model for clean pictures",
             )
         if fixed and self.settings.tile not in (None, fixed):
             raise UsageError(f"--tile is {self.settings.tile}; this network runs at {fixed} alone", "leave --tile out")

@@ -45,7 +45,7 @@ class Job:
                 "consistency": own.consistency,
                 "seed": own.seed,
                 "size": str(self.sizing) or f"--scale {model.config.scale}",
-                "dtype": str(model.denoiser.dtype),
+                "dtype": str(model.dtype),
                 "device": model.device.type,
                 "tile": tiling.tile,
                 "batch": tiling.batch,
@@ -125,7 +125,7 @@ def describe(upscaler: Upscaler, name: str, sha256: str) -> Provenance:
         seed=own.seed,
         scale=float(upscaler.model.config.scale),
         tile=upscaler.tiling.tile,
-        dtype=dtype_name(upscaler.denoiser.dtype),
+        dtype=dtype_name(upscaler.model.dtype),
     )
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from dreamsr.config import ModelConfig, SR3Config
 from dreamsr.core.denoiser import Denoiser
+from dreamsr.core.int8 import is_quantized, quantized
 from dreamsr.core.networks import PatchUNet
 from dreamsr.core.process import Process
 from dreamsr.core.sr3 import SR3UNet
@@ -41,6 +42,11 @@ class Model:
     """The network in float32, where `network` is in less."""
 
     @property
+    def dtype(self) -> torch.dtype:
+        """What the network computes in; int8: its inner convolutions, all else in float32."""
+        return torch.int8 if is_quantized(self.network) else next(self.network.parameters()).dtype
+
+    @property
     def denoiser(self) -> Denoiser:
         dtype = next(self.network.parameters()).dtype
         return Denoiser(self.network, Process(self.config.process), self.config.prediction, dtype, self.exact)
@@ -50,11 +56,13 @@ class Model:
         return next(self.network.parameters()).device
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> "Model":
-        """A copy for inference with the network on `device` in `dtype`."""
+        """A copy for inference with the network on `device` in `dtype`, of which int8 is for CPUs."""
 
         def converted(dtype: torch.dtype) -> UNet:
             return _channels_last(copy.deepcopy(self.network).requires_grad_(False).eval().to(device, dtype))
 
+        if dtype == torch.int8:
+            return replace(self, network=quantized(converted(torch.float32)), exact=None)
         return replace(
             self, network=converted(dtype), exact=None if dtype == torch.float32 else converted(torch.float32)
         )
@@ -186,7 +194,7 @@ def _opened(path: Path) -> Iterator[Any]:
     except IsADirectoryError:
         raise CheckpointError(f"{path} is a folder, expected a .safetensors file") from None
     except PermissionError:
-        raise CheckpointError(f"{path} may not be read") from None
+        raise CheckpointError(f"there is no permission to read {path}") from None
     except (SafetensorError, OSError) as error:
         pickled = foreign.pickled_names(path)
         what, hint = foreign.kind(pickled)

@@ -87,7 +87,7 @@ class Provenance:
             *(f"./{name}" if name.startswith("-") else name for name in (self.source, target)),
         ]
         words += [str(part) for key, value in options.items() for part in (f"--{key}", value)]
-        return shlex.join([*words, *(["--strip-metadata"] if self.stripped else [])])
+        return shlex.join([*words, *(["--strip-metadata"] if self.stripped else []), "--overwrite"])
 
 
 def embed(xmp: bytes, provenance: Provenance) -> bytes:

@@ -82,7 +82,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
     except Exception:  # what a damaged or hostile pickle comes to is not foreseeable
-        raise CheckpointError(f"{path} is no file of torch, or would have to run code to be read", hint) from None
+        raise CheckpointError(f"{path} is no file of torch, or holds code that would have to run", hint) from None
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         found = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
         raise CheckpointError(f"{path} is no table of weights; it holds {found[:80]}", hint)
