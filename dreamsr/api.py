@@ -3,19 +3,24 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
-from typing import TypedDict, Unpack
+from os.path import abspath, exists
+from typing import TypedDict, Unpack, get_type_hints
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from dreamsr.engine.device import choose_device, choose_dtype, describe
+from dreamsr.engine.device import choose_device, choose_dtype, describe, exact_floats
 from dreamsr.engine.finish import finished
-from dreamsr.engine.memory import Frugal
+from dreamsr.engine.memory import Frugal, told
 from dreamsr.engine.outputs import Sizing
-from dreamsr.engine.schedule import AUTO, Settings
+from dreamsr.engine.schedule import Settings
 from dreamsr.engine.upscaler import Upscaler
+from dreamsr.errors import UsageError
 from dreamsr.files import arrays, checkpoint, hub, images
 from dreamsr.files.arrays import Pictorial
 from dreamsr.files.images import Picture
+from dreamsr.tables import from_dict
 
 
 class _Sampling(TypedDict, total=False):
@@ -42,6 +47,9 @@ class Options(_Sampling, total=False):
     """Spacing of the noise levels by name, as `dreamsr upscale --grid` takes it, or the levels themselves."""
     scale: float
     """Output size / input size, from 1 to the model's. Below the scales that the model knows, its smallest, reduced."""
+
+
+_KNOWN = get_type_hints(Options).keys()
 
 
 @dataclass(frozen=True)
@@ -92,19 +100,18 @@ class Model:
         upscaler, sizing = self._configured(**options)
         sources = [images.bled(picture) for picture in arrays.pictures(image)]
         size = upscaler.made_size(sources[0].size, sizing.scale)
-        runs = [upscaler.previews(picture.color, size) for picture in sources]
+        runs = [told(upscaler.previews(picture.color, size)) for picture in sources]
         return (arrays.like(image, self._finished(sources, colors, sizing)) for colors in zip(*runs, strict=True))
 
-    def _configured(
-        self,
-        scale: float | None = None,
-        grid: str | Sequence[float] = AUTO,
-        **options: Unpack[_Sampling],
-    ) -> tuple[Upscaler, Sizing]:
-        sizing = Sizing(scale)
+    def _configured(self, **options: Unpack[Options]) -> tuple[Upscaler, Sizing]:
+        for name in options.keys() - _KNOWN:
+            raise UsageError(f"option {name!r} is unknown", f"known are {', '.join(_KNOWN)}")
+        plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in options.items()}
+        sizing = from_dict(Sizing, {name: plain.pop(name) for name in ("scale",) if name in plain})
         sizing.check(self.scale)
-        named = grid if isinstance(grid, str) else ",".join(str(float(level)) for level in grid)
-        return Upscaler(self.loaded, Settings(grid=named, **options)), sizing
+        if "grid" in plain:
+            plain["grid"] = _named(plain["grid"])
+        return Upscaler(self.loaded, from_dict(Settings, plain)), sizing
 
     def _finished(self, sources: Sequence[Picture], colors: Sequence[Tensor], sizing: Sizing) -> list[Picture]:
         return [
@@ -113,12 +120,27 @@ class Model:
         ]
 
 
+def _named(grid: object) -> str:
+    """A grid as the command line takes it."""
+    if isinstance(grid, str):
+        return grid
+    try:
+        return ",".join(str(float(level)) for level in grid)  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        raise UsageError(f"grid is {grid!r}; expected a name or a list of levels", "grid=[-4, -1, 0.5, 2]") from None
+
+
 def load(name: str | PathLike[str] = hub.DEFAULT_MODEL, *, device: str = "auto", dtype: str = "auto") -> Model:
     """A model by its bundled name, .safetensors file or run folder, or `org/repo[@revision][:file]` on the Hub.
 
     device: auto, cpu, cuda, cuda:1, mps; dtype: auto, fp32, bf16, fp16, or int8 on a CPU. Raises DreamSRError for what
     cannot be had.
+    fp32 on an NVIDIA card is fp32 for all of the process: TF32 is switched off.
     """
     chosen = choose_device(device)
     precision = choose_dtype(chosen, dtype)
-    return Model(checkpoint.load_model(hub.resolve(fspath(name))).to(chosen, precision))
+    if chosen.type == "cuda" and precision == torch.float32:
+        exact_floats()
+    # a path that is there is no name of a bundled model, though pathlib has lost its ./
+    local = not isinstance(name, str) and exists(name)
+    return Model(checkpoint.load_model(hub.resolve(abspath(name) if local else fspath(name))).to(chosen, precision))

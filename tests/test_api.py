@@ -1,5 +1,6 @@
 """dreamsr in Python gives what the program gives, in the form that came in."""
 
+import io
 import re
 import subprocess
 import sys
@@ -32,6 +33,13 @@ def cat(mode: str = "RGB") -> Image.Image:
     """A small photo of some colours."""
     picture = Picture(photo("chelsea")[:, 90:104, 120:140], ALPHA if mode.endswith("A") else None, mode[0] == "L")
     return images.to_pil(picture)
+
+
+def cut_off() -> Image.Image:
+    """An image whose file ends too early, which Pillow notices late."""
+    data = io.BytesIO()
+    cat().save(data, "PNG")
+    return Image.open(io.BytesIO(data.getvalue()[:-200]))
 
 
 def test_the_public_names() -> None:
@@ -154,6 +162,11 @@ def test_a_palette_is_looked_up(model: dreamsr.Model) -> None:
         (Image.new("RGB", (0, 3)), "a picture of 0x3 pixels"),
         (np.zeros((3, 3, 3), np.int64), "an array of int64"),
         (np.zeros((3, 3), bool), "an array of bool"),
+        (np.zeros((3, 3), np.uint8).view(np.matrix), "matrix is no picture"),
+        (np.ma.masked_equal(np.zeros((3, 3), np.uint8), 1), "MaskedArray is no picture"),
+        (torch.zeros(3, 9, 9, device="meta"), "on meta"),
+        (torch.zeros(3, 9, 9).to_sparse(), "layout torch.sparse_coo"),
+        (cut_off(), "the Pillow image cannot be read"),
         (np.zeros((3, 3, 5), np.uint8), "an array of shape (3, 3, 5)"),
         (np.zeros((1, 3, 3, 3), np.uint8), "an array of shape (1, 3, 3, 3)"),
         (np.zeros((0, 3, 3), np.uint8), "a picture of 3x0 pixels"),
@@ -184,14 +197,45 @@ def test_other_pictures_are_refused(image: Any, words: str, model: dreamsr.Model
         ({"tile": 100}, "tile is 100"),
         ({"grid": [-4.0, 0.0], "steps": 3}, "grid names 2 levels, --steps is 3"),
         ({"grid": "-4,zero"}, "grid '-4,zero' is unknown"),
+        ({"grid": None}, "grid is None; expected a name or a list of levels"),
+        ({"steps": "4"}, "steps is '4'; expected a whole number"),
+        ({"samples": 1.5}, "samples is 1.5; expected a whole number"),
+        ({"scale": "2"}, "scale is '2'; expected a number"),
+        ({"seed": -1}, "seed is -1; expected a whole number from 0"),
+        ({"colour": "red"}, "option 'colour' is unknown"),
+        ({"batch": 2}, "option 'batch' is unknown"),
     ],
 )
 def test_other_options_are_refused(options: dict[str, Any], words: str, model: dreamsr.Model) -> None:
     for call in (model.upscale, model.steps):
         with pytest.raises(dreamsr.UsageError, match=words):
             call(cat(), **options)
-    with pytest.raises(TypeError, match="colour"):
-        model.upscale(cat(), colour="red")  # type: ignore[call-arg]
+    numbers: Any = {"steps": np.int64(1), "scale": np.float32(2)}
+    assert model.upscale(cat(), **numbers).size == (2 * cat().width, 2 * cat().height)
+
+
+def test_previews_say_at_once_what_is_wrong_and_when_memory_runs_out(
+    model: dreamsr.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(dreamsr.UsageError, match="there are no previews of 2 samples"):
+        model.steps(cat(), samples=2)
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("dreamsr.core.noise.normal", full)
+    with pytest.raises(dreamsr.DreamSRError, match="the device has too little memory"):
+        list(model.steps(cat()))
+
+
+def test_a_path_is_no_name(tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run folder that is called as a bundled model."""
+    (tmp_path / "bicubic-x4").mkdir()
+    tiny_file.rename(tmp_path / "bicubic-x4" / "model.safetensors")
+    monkeypatch.chdir(tmp_path)
+    assert dreamsr.load(Path("bicubic-x4"), device="cpu").name == dreamsr.load("./bicubic-x4", device="cpu").name
+    assert dreamsr.load("bicubic-x4", device="cpu").name == "bicubic-x4"
+    assert dreamsr.load(Path("photo-x4"), device="cpu").name == "photo-x4"
 
 
 def test_previews_of_what_is_made_in_parts(model: dreamsr.Model) -> None:

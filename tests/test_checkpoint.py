@@ -74,7 +74,9 @@ def test_a_checkpoint_of_another_program(tmp_path: Path) -> None:
 def test_a_newer_format(tmp_path: Path) -> None:
     path = tmp_path / "newer.safetensors"
     save_file({"w": torch.zeros(1)}, path, {"format": "dreamsr 99"})
-    assert "'dreamsr 99', expected 'dreamsr 1'" in refused(path).message
+    error = refused(path)
+    assert "'dreamsr 99', expected 'dreamsr 1'" in error.message
+    assert error.hint == "if it was made by a newer version, update dreamsr"
 
 
 @pytest.mark.parametrize("cut", [4, 100, 5000])
@@ -102,6 +104,32 @@ def written(tmp_path: Path, change: object, **metadata: str) -> Path:
 def test_unknown_configuration(tmp_path: Path) -> None:
     path = written(tmp_path, None, config='{"name": "x", "attention": true}')
     assert "no usable model configuration: unknown key 'attention'" in refused(path).message
+    with pytest.raises(CheckpointError, match="no usable model configuration: unknown key 'attention'"):
+        checkpoint.describe(path)
+
+
+@pytest.mark.parametrize("width", [10**6, 10**12])
+def test_a_network_that_its_weights_do_not_fit_gets_no_memory(width: int, tmp_path: Path) -> None:
+    huge = json.dumps({"network": {"widths": [width, width]}})
+    assert "changed.safetensors" in refused(written(tmp_path, None, config=huge)).message
+
+
+def test_a_configuration_that_never_ends(tmp_path: Path) -> None:
+    assert "has damaged metadata" in refused(written(tmp_path, None, config="[" * 100_000)).message
+
+
+@pytest.mark.parametrize(("value", "words"), [(1e5, "is too large for torch.float16"), (torch.nan, "is not finite")])
+def test_weights_that_a_precision_cannot_hold(value: float, words: str, tiny_model: Model, tmp_path: Path) -> None:
+    with torch.no_grad():
+        next(tiny_model.network.parameters())[0] = value
+    with pytest.raises(CheckpointError, match=words):
+        checkpoint.save_model(tmp_path / "a.safetensors", tiny_model, torch.float16)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_graph_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "a.onnx").write_bytes(b"words and more")
+    assert refused(tmp_path / "a.onnx").hint.startswith("a graph is for other programs")
 
 
 @pytest.mark.parametrize(

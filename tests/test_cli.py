@@ -1,5 +1,6 @@
 """The program as people run it: `main` in this process, its words, exit codes and files."""
 
+import hashlib
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -200,6 +202,12 @@ def bad_inputs(folder: Path) -> None:
         ("upscale in out --batch-size 0", 2, "--batch-size is 0"),
         ("upscale in out --threads 100000", 2, "--threads is 100000; expected a whole number from 1 to 1024"),
         ("eval in in --html in/a.png", 2, "a page would be written to in/a.png"),
+        ("export bicubic-x4 a.safetensors scale=2", 2, "bicubic-x4 makes x4, not x2"),
+        ("export bicubic-x4 a.onnx scale=2", 2, "bicubic-x4 makes x4, not x2"),
+        ("export photo-x4 a.safetensors scale=9", 2, "photo-x4 makes x2 to x4, not x2 to x9"),
+        ("export photo-x4 a.safetensors smallest_scale=1", 2, "photo-x4 makes x2 to x4, not x1 to x4"),
+        ("export bicubic-x4 a.safetensors sampling.sampler=resshift", 2, "is made for ResShift's process"),
+        ("export bicubic-x4 a.safetensors name=", 2, "model.name is ''; expected printable text"),
         ("upscale in out --device cuda:99", 2, "device 'cuda:99' cannot be used"),
         ("upscale in out --device toaster", 2, "device 'toaster' cannot be used"),
         ("upscale in out --dtype fp8", 2, "dtype 'fp8' is unknown"),
@@ -368,6 +376,16 @@ def test_of_two_pictures_the_second_is_not_lost(program: Program, tiny_file: Pat
     )  # a folder is no photo
 
 
+def test_a_run_that_is_called_as_a_bundled_model(program: Program, tiny_file: Path, photos: Path) -> None:
+    """A name means the same model everywhere: the bundled one."""
+    job = ("train", "--data", photos, "--init", tiny_file, "steps=1", "batch=2", "crop=32", "model.name=mine")
+    assert program(*job, "--out", "photo-x4")[0] == 0
+    assert program("export", "photo-x4", "a.safetensors")[0] == 0
+    assert checkpoint.load_model(Path("a.safetensors")).config.name == "photo-x4"
+    assert program("export", "./photo-x4", "b.safetensors")[0] == 0
+    assert checkpoint.load_model(Path("b.safetensors")).config.name == "mine"
+
+
 def test_what_was_tuned_stays_with_its_weights(program: Program, tiny_model: Model, photos: Path) -> None:
     """A run that begins with them trains, and samples, with the levels of its configuration."""
     candidate = tuner.Candidate("ddim", (-3.0, -1.0, 0.5, 1.0), 1.1)
@@ -400,11 +418,12 @@ def test_a_model_of_one_scale_becomes_one_of_many(program: Program, tiny_file: P
 
 
 @pytest.mark.parametrize("preset", ["fine-tune", "many-scales"])
-def test_a_model_of_many_scales_learns_from_pairs_of_one(preset: str, program: Program, tiny_file: Path) -> None:
+def test_a_model_of_many_scales_learns_from_pairs_of_one(preset: str, program: Program, tiny_model: Model) -> None:
     for i in range(2):
         small(Path(f"high/{i}.png"), photo("coffee")[:, :64, 64 * i : 64 * i + 64])
         small(Path(f"low/{i}.png"), photo("coffee")[:, :16, 16 * i : 16 * i + 16])
-    assert program("export", tiny_file, "free.safetensors", "smallest_scale=1.5")[0] == 0
+    free = replace(tiny_model, config=replace(tiny_model.config, smallest_scale=1.5))
+    checkpoint.save_model(Path("free.safetensors"), free, torch.float32)
     job = ["train", "-c", preset, "--data", "high", "--low", "low", "--init", "free.safetensors"]
     code, _, err = program(*job, "--out", "run", "steps=1", "batch=2", "crop=32")
     assert code == 0, err
@@ -601,6 +620,11 @@ def test_models_info_path_and_verify(program: Program, tiny_file: Path, tmp_path
     copy = tmp_path / "copy" / tiny_file.name
     copy.parent.mkdir()
     copy.write_bytes(tiny_file.read_bytes())
+    digest = hashlib.sha256(copy.read_bytes()).hexdigest()
+    copy.with_name("SHA256SUMS").write_bytes(f"{digest.upper()} *./{copy.name}\n".encode() + b"\xff\n")
+    code, _, err = program("models", "verify", copy)
+    assert code == 0, err
+    assert "as recorded" in err
     copy.with_name("SHA256SUMS").write_text(f"{'0' * 64}  {copy.name}\n")
     code, _, err = program("models", "verify", copy)
     assert code == 1

@@ -73,7 +73,8 @@ def test_a_device_that_is_not_there_is_not_replaced_by_another() -> None:
 
 
 def test_description_names_device_threads_and_precision() -> None:
-    assert device.describe(CPU, torch.bfloat16) == f"CPU, {torch.get_num_threads()} threads, bf16"
+    threads = "1 thread" if torch.get_num_threads() == 1 else f"{torch.get_num_threads()} threads"
+    assert device.describe(CPU, torch.bfloat16) == f"CPU, {threads}, bf16"
 
 
 def test_tiles_suit_the_device() -> None:

@@ -123,6 +123,30 @@ def test_tuned_grids_belong_to_their_weights(tiny_model: Model, tmp_path: Path) 
     assert checkpoint.load_model(tmp_path / "b.safetensors").config.sampling.tuned == ()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_they_stay_when_weights_are_rounded(dtype: torch.dtype, tiny_model: Model, tmp_path: Path) -> None:
+    grid = tuner.tuned_grid(tiny_model, Candidate("ddim", (-3.0, 1.0), 1.1), "psnr", "photos")
+    checkpoint.save_model(tmp_path / "a.safetensors", tuner.with_tuned(tiny_model, [grid]), dtype)
+    loaded = checkpoint.load_model(tmp_path / "a.safetensors")
+    (found,) = loaded.config.sampling.tuned
+    assert found == replace(grid, weights=checkpoint.weights_digest(loaded.network.state_dict()))
+    assert found.weights != grid.weights
+
+
+def test_those_of_a_run_stay_in_full_precision(program: Program, photos: Path) -> None:
+    """A run keeps fp16 beside the state that it is exported from."""
+    assert (
+        program("train", "--data", photos, "--out", "run", "steps=1", "batch=2", "crop=32", "model.network.widths=[8]")[
+            0
+        ]
+        == 0
+    )
+    options = ["--data", photos, "--steps", "2", "--objective", "psnr", "--pairs", 1, "--trials", 1]
+    assert program("tune", "run", *options)[0] == 0
+    assert program("export", "run", "a.safetensors", "--dtype", "fp32")[0] == 0
+    assert [len(grid.lambdas) for grid in checkpoint.load_model(Path("a.safetensors")).config.sampling.tuned] == [2]
+
+
 def test_new_grids_replace_those_of_the_same_number_of_steps(tiny_model: Model) -> None:
     grids = [TunedGrid("ddim", tuple(range(n)), 1.0, "d", "psnr", str(n)) for n in (2, 3, 4)]
     both = tuner.with_tuned(tuner.with_tuned(tiny_model, [grids[2], grids[0]]), [grids[1]])

@@ -34,7 +34,7 @@ def trouble(device: str) -> str | None:
     try:
         torch.ones(1, device=device).add(1).item()
     except (RuntimeError, AssertionError) as error:
-        return str(error).splitlines()[0]
+        return str(error).splitlines()[0].split(". ")[0]
     return None
 
 

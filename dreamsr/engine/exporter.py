@@ -14,7 +14,7 @@ from dreamsr.core import noise, sampling
 from dreamsr.core.unrolled import Unrolled
 from dreamsr.engine import runs, trainer
 from dreamsr.engine.blending import blended
-from dreamsr.engine.schedule import Settings
+from dreamsr.engine.schedule import Settings, schedule
 from dreamsr.engine.upscaler import Upscaler
 from dreamsr.errors import CheckpointError, UsageError
 from dreamsr.files import checkpoint, hub, onnx, sr3
@@ -117,15 +117,19 @@ def _load(
     config = from_dict(ModelConfig, apply_overrides(ModelConfig, to_dict(model.config), overrides))
     if config.network != model.config.network:
         raise UsageError(f"the weights of {source} are of another network", "leave out what begins with network.")
+    if not origin and not model.config.least_scale <= config.least_scale <= config.scale <= model.config.scale:
+        raise UsageError(f"{source} makes {model.config.scales}, not {config.scales}", "`upscale --scale` reduces")
+    untuned = replace(config, sampling=replace(config.sampling, tuned=(), fidelity=0.0))
+    schedule(untuned, Settings())  # a model that cannot be sampled is of no use
     return replace(model, config=config, card={**model.card, **(card or {})}), file_digest(file)
 
 
 def _read(source: str) -> tuple[Path, Model]:
     """A run folder's averaged weights in full precision, or a model by name; with the file that it is in."""
-    state = Path(source) / runs.STATE
-    if state.is_file():
-        return state, trainer.averaged(Path(source))
     file = hub.resolve(source)
+    state = file.with_name(runs.STATE)
+    if file.parent == Path(source) and state.is_file():
+        return state, trainer.averaged(Path(source))
     return file, checkpoint.load_model(file)
 
 

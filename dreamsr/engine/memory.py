@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -10,6 +11,9 @@ from dreamsr.config import TrainConfig
 from dreamsr.engine.outputs import Size
 from dreamsr.engine.upscaler import Enlarged, Upscaler
 from dreamsr.errors import DreamSRError
+
+T = TypeVar("T")
+_LESS = "close other programs that use it, or take --device cpu"
 
 
 class Frugal:
@@ -29,13 +33,20 @@ class Frugal:
                     raise
                 smaller = self.upscaler.smaller()  # retried outside: the error holds on to what it has seen
             if smaller is None:
-                raise DreamSRError(
-                    "the device has too little memory even for the smallest tiles",
-                    "close other programs that use it, or take --device cpu",
-                )
+                raise DreamSRError("the device has too little memory even for the smallest tiles", _LESS)
             self.upscaler = smaller
             batch, tile = smaller.tiling.batch, smaller.tiling.tile
             remark = f"the device ran out of memory; from here on tiles of {tile}, {batch} at a time"
+
+
+def told(pictures: Iterator[T]) -> Iterator[T]:
+    """`pictures`, for which memory that runs out is a DreamSRError."""
+    try:
+        yield from pictures
+    except RuntimeError as error:
+        if not _is_memory(error):
+            raise
+        raise DreamSRError("the device has too little memory", _LESS) from error
 
 
 @contextmanager

@@ -41,6 +41,8 @@ class Settings:
         for name, value in (("steps", self.steps), ("batch-size", self.batch), ("samples", self.samples)):
             if value is not None and value < 1:
                 raise UsageError(f"--{name} is {value}; expected a whole number of at least 1")
+        if not 0 <= self.seed < 2**64:
+            raise UsageError(f"--seed is {self.seed}; expected a whole number from 0 to 2^64 - 1")
         for name, share in (("fidelity", self.fidelity), ("consistency", self.consistency)):
             if share is not None and not 0 <= share <= 1:
                 raise UsageError(f"--{name} is {share:g}; expected a number from 0 to 1")
@@ -136,7 +138,7 @@ def _sampler(config: ModelConfig, asked: str, steps: int) -> SamplerName:
     if name == "resshift" and config.process.schedule != "resshift":
         raise UsageError(
             f"sampler resshift is made for ResShift's process; this model has {config.process.schedule}",
-            "use --sampler ddpm for noise at every step, or auto",
+            "use ddpm for noise at every step, or unipc",
         )
     least = SAMPLERS[name].least_steps
     if steps >= least:

@@ -1,6 +1,7 @@
 """A training state as a file: weights, average, what the optimizers remember, step and time."""
 
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -39,7 +40,7 @@ def average(path: Path, model: Model) -> Model:
     """The model with the averaged weights of a saved state, in full precision."""
     _, groups = checkpoint.load_state(path)
     checkpoint.load_weights(model.network, groups["ema"], path)
-    return model
+    return replace(model, config=checkpoint.signed(model.config, groups["ema"]))
 
 
 def _moments(state: State) -> dict[str, dict[str, Tensor]]:

@@ -177,7 +177,7 @@ def objective(model: Model, pairs: Pairs, kind: Objective, lpips: LPIPS | None) 
 
 def tuned_grid(model: Model, best: Candidate, kind: Objective, data: str) -> TunedGrid:
     """What goes into the model's file; data: the pictures in words."""
-    return _tuned(best, checkpoint.weights_digest(model.network), kind, data)
+    return _tuned(best, checkpoint.weights_digest(model.network.state_dict()), kind, data)
 
 
 def _tuned(best: Candidate, weights: str, kind: Objective, data: str) -> TunedGrid:

@@ -148,7 +148,6 @@ class Upscaler:
             return [self._in_blocks(pictures[0], sizes[0])]
         return self._solve([whole(x, size, self.model.device) for x, size in zip(pictures, sizes, strict=True)])
 
-    @torch.inference_mode()
     def previews(self, picture: Tensor, size: Size | None = None) -> Iterator[Tensor]:
         """The picture after every step; the last is what `self([picture], [size])` returns.
 
@@ -162,6 +161,10 @@ class Upscaler:
             )
         if self.settings.samples > 1:
             raise UsageError(f"there are no previews of {self.settings.samples} samples", "leave samples out")
+        return self._previews(picture, size)
+
+    @torch.inference_mode()
+    def _previews(self, picture: Tensor, size: Size) -> Iterator[Tensor]:
         parts = [whole(picture, size, self.model.device)]
         layout, packed = self._packed(parts)
         for u_0 in self._estimates(layout, packed, parts):

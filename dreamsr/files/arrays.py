@@ -24,7 +24,7 @@ def pictures(image: object) -> list[Picture]:
     """
     if isinstance(image, Image.Image):
         return [_from_pil(image)]
-    if isinstance(image, np.ndarray):
+    if isinstance(image, np.ndarray) and not isinstance(image, np.matrix | np.ma.MaskedArray):
         return [_from_array(image)]
     if isinstance(image, Tensor):
         return _from_tensor(image)
@@ -50,7 +50,10 @@ def _from_pil(image: Image.Image) -> Picture:
             'give image.convert("RGB"), or np.asarray(image).astype(np.uint16) for 16 bits',
         )
     _check_size(image.size[::-1])
-    pixels = from_pil(image)
+    try:
+        pixels = from_pil(image)
+    except (OSError, ValueError) as error:  # a file that is cut off, or closed
+        raise UsageError(f"the Pillow image cannot be read: {error}") from error
     color, alpha = from_pixels(pixels)
     return Picture(color, alpha, gray=pixels.shape[2] < 3)
 
@@ -81,6 +84,8 @@ def _to_array(array: npt.NDArray[Any], picture: Picture) -> npt.NDArray[Any]:
 def _from_tensor(tensor: Tensor) -> list[Picture]:
     if not tensor.is_floating_point():
         raise UsageError(f"a tensor of {tensor.dtype}; expected a float in [0, 1]", "for bytes: tensor / 255")
+    if tensor.layout != torch.strided or tensor.is_meta:
+        raise UsageError(f"a tensor of layout {tensor.layout} on {tensor.device}; expected one with plain values")
     if tensor.ndim not in (3, 4) or tensor.shape[-3] != 3 or len(tensor) < 1:
         raise UsageError(f"a tensor of shape {tuple(tensor.shape)}; expected (3, H, W) or (B, 3, H, W)")
     _check_size(tensor.shape[-2:])

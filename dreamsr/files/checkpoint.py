@@ -26,6 +26,7 @@ from dreamsr.files.atomic import atomic
 from dreamsr.tables import from_dict, to_dict
 
 FORMAT = "dreamsr 1"
+NEWER = "if it was made by a newer version, update dreamsr"
 UNet = PatchUNet | SR3UNet
 N = TypeVar("N", bound=nn.Module)
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -74,19 +75,31 @@ def build(config: ModelConfig) -> UNet:
     return _channels_last(SR3UNet(network) if isinstance(network, SR3Config) else PatchUNet(network))
 
 
-def empty(config: ModelConfig) -> UNet:
-    """A network whose weights are still to be loaded: to initialise a large one takes many seconds."""
-    with torch.device("meta"):
-        network = build(config)
+def empty(config: ModelConfig, weights: Mapping[str, Tensor], path: Path) -> UNet:
+    """A network that these weights fit, not initialised: that takes many seconds for a large one.
+
+    Raises CheckpointError, before memory is asked for, where they do not fit.
+    """
+    try:
+        with torch.device("meta"):
+            network = build(config)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} has no usable model configuration: {error}") from error
+    _check_fit(network, weights, path)
     return network.to_empty(device="cpu")
 
 
 def save_model(path: Path, model: Model, dtype: torch.dtype) -> Model:
-    """Write weights in `dtype`, config and card; the file is loaded and compared before it is put in place."""
+    """Write weights in `dtype`, config and card; the file is loaded and compared before it is put in place.
+
+    Grids that were tuned for these weights go with them. Raises CheckpointError for weights that are not finite.
+    """
     weights = {k: v.detach().to("cpu", dtype).contiguous() for k, v in model.network.state_dict().items()}
+    _check_finite(model.network, weights, path)
+    config = signed(_with_own_grids(model.config, model.network), weights)
     metadata = {
         "format": FORMAT,
-        "config": json.dumps(to_dict(model.config)),
+        "config": json.dumps(to_dict(config)),
         "card": json.dumps(model.card, default=str),
     }
     with atomic(path) as temporary:
@@ -98,15 +111,21 @@ def save_model(path: Path, model: Model, dtype: torch.dtype) -> Model:
     return loaded
 
 
+def _check_finite(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    for name, value in weights.items():
+        if bool(value.isfinite().all()):
+            continue
+        if bool(network.state_dict()[name].isfinite().all()):
+            raise CheckpointError(f"{path}: {name!r} is too large for {value.dtype}", "export it with --dtype bf16")
+        raise CheckpointError(f"{path}: {name!r} is not finite", "its training went astray: begin with a lower lr")
+
+
 def load_model(path: Path) -> Model:
     """Rebuild a model in float32 on the CPU; raises CheckpointError for any other kind of file."""
     metadata, weights = read_tensors(path)
     document, card = _documents(metadata, weights, path)
-    try:
-        config = from_dict(ModelConfig, document)
-    except ConfigError as error:
-        raise CheckpointError(f"{path} has no usable model configuration: {error}") from error
-    network = empty(config)
+    config = _configuration(document, path)
+    network = empty(config, weights, path)
     load_weights(network, weights, path)
     return Model(_with_own_grids(config, network), network.eval(), card)
 
@@ -118,12 +137,12 @@ def reconfigure(path: Path, target: Path, config: ModelConfig) -> None:
         temporary.write_bytes(save(weights, {**metadata, "config": json.dumps(to_dict(config))}))
 
 
-def weights_digest(network: torch.nn.Module) -> str:
+def weights_digest(weights: Mapping[str, Tensor]) -> str:
     """SHA-256 of the names and float32 values of all weights."""
     digest = hashlib.sha256()
-    for name, value in sorted(network.state_dict().items()):
+    for name, value in sorted(weights.items()):
         digest.update(name.encode())
-        digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy())
+        digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy().data)
     return digest.hexdigest()
 
 
@@ -131,15 +150,33 @@ def _with_own_grids(config: ModelConfig, network: torch.nn.Module) -> ModelConfi
     """`config` without the grids that were tuned for other weights."""
     if not config.sampling.tuned:
         return config
-    digest = weights_digest(network)
+    digest = weights_digest(network.state_dict())
     own = tuple(grid for grid in config.sampling.tuned if grid.weights == digest)
     return replace(config, sampling=replace(config.sampling, tuned=own))
 
 
+def signed(config: ModelConfig, weights: Mapping[str, Tensor]) -> ModelConfig:
+    """`config` whose tuned grids are those of `weights`: the same ones as before, but for their rounding."""
+    if not config.sampling.tuned:
+        return config
+    digest = weights_digest(weights)
+    own = tuple(replace(grid, weights=digest) for grid in config.sampling.tuned)
+    return replace(config, sampling=replace(config.sampling, tuned=own))
+
+
 def describe(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(configuration, card) of a checkpoint, without building its network."""
+    """(configuration, card) of a checkpoint, without building its network; raises CheckpointError as `load_model`."""
     with _opened(path) as file:
-        return _documents(file.metadata() or {}, file.keys(), path)
+        document, card = _documents(file.metadata() or {}, file.keys(), path)
+    _configuration(document, path)
+    return document, card
+
+
+def _configuration(document: Mapping[str, Any], path: Path) -> ModelConfig:
+    try:
+        return from_dict(ModelConfig, document)
+    except ConfigError as error:
+        raise CheckpointError(f"{path} has no usable model configuration: {error}", NEWER) from error
 
 
 def _documents(
@@ -151,11 +188,11 @@ def _documents(
         raise CheckpointError(
             f"{path} is not a dreamsr checkpoint (its format is {found!r}, expected {FORMAT!r})"
             + (f", but {what}" if what else ""),
-            hint,
+            NEWER if found.startswith("dreamsr ") else hint,
         )
     try:
         documents = [json.loads(metadata.get(key, "{}")) for key in ("config", "card")]
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} has damaged metadata: {error}") from error
     if not all(isinstance(document, dict) for document in documents):
         raise CheckpointError(f"{path} has damaged metadata: its configuration and card must be JSON objects")
@@ -164,6 +201,11 @@ def _documents(
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     """Copy weights by name, all of them; raises CheckpointError naming the first that does not fit."""
+    _check_fit(network, weights, path)
+    network.load_state_dict({name: value.to(torch.float32) for name, value in weights.items()})
+
+
+def _check_fit(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     own = network.state_dict()
     for missing in sorted(own.keys() - weights.keys()):
         raise CheckpointError(f"{path} lacks the weight {missing!r} of this network")
@@ -174,7 +216,6 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) 
             raise CheckpointError(
                 f"{path}: {name!r} has shape {tuple(weights[name].shape)}, the network needs {tuple(value.shape)}"
             )
-    network.load_state_dict({name: value.to(torch.float32) for name, value in weights.items()})
 
 
 def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -196,15 +237,22 @@ def _opened(path: Path) -> Iterator[Any]:
     except PermissionError:
         raise CheckpointError(f"there is no permission to read {path}") from None
     except (SafetensorError, OSError) as error:
-        pickled = foreign.pickled_names(path)
-        what, hint = foreign.kind(pickled)
-        damaged = path.suffix == ".safetensors" and not pickled
-        raise CheckpointError(
-            f"{path} is not a safetensors file" + (f", but {what}, pickled" if what else f" ({error})"),
-            "it is damaged or cut off; get or make it again"
-            if damaged
-            else f"pickled .pt, .pth and .ckpt files are never opened; {hint}",
-        ) from None
+        raise _unopened(path, error) from None
+
+
+def _unopened(path: Path, error: Exception) -> CheckpointError:
+    """What a file is that is not in the format of safetensors, and what to do about it."""
+    pickled, suffix = foreign.pickled_names(path), path.suffix.lower()
+    what, hint = foreign.kind(pickled)
+    if pickled or suffix in foreign.PICKLED:
+        hint = f"pickled .pt, .pth and .ckpt files are never opened; {hint}"
+    elif suffix == ".onnx":
+        hint = "a graph is for other programs (docs/export.md); give the model that it was made of"
+    elif suffix == ".safetensors":
+        hint = "it is damaged or cut off; get or make it again"
+    return CheckpointError(
+        f"{path} is not a safetensors file" + (f", but {what}, pickled" if what else f" ({error})"), hint
+    )
 
 
 def save_state(path: Path, groups: Mapping[str, Mapping[str, Tensor]], metadata: Mapping[str, str]) -> None:

@@ -16,6 +16,7 @@ KINDS = (
     ("down_blocks.", "a network of diffusers", OURS),
 )
 """(part of a weight's name, what has it, what to do)"""
+PICKLED = (".pt", ".pth", ".ckpt", ".bin")
 _TEXT = ("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE")
 
 

@@ -71,7 +71,8 @@ def download(repo: str, file: str, revision: str | None, online: bool = True) ->
     try:
         path = Path(hf_hub_download(repo, file, revision=revision, local_files_only=not online))
     except LocalEntryNotFoundError:
-        reason = f", and {constants.ENDPOINT} cannot be reached" if online else ""
+        why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{constants.ENDPOINT} cannot be reached"
+        reason = f", and {why}" if online else ""
         advice = "check the connection, HF_ENDPOINT and HF_HUB_OFFLINE, or give a local file"
         raise CheckpointError(
             f"there is no folder {repo} here, and {file} of {where} is not in the cache{reason}",
@@ -105,8 +106,8 @@ def recorded_digest(path: Path) -> str | None:
     """The SHA-256 that a model's file should have: of SHA256SUMS beside it, or of the Hub; None if nothing is known."""
     sums = path.with_name("SHA256SUMS")
     if sums.is_file():
-        lines = (line.partition(" ") for line in sums.read_text().splitlines())
-        return {name.lstrip(" *"): digest for digest, _, name in lines}.get(path.name)
+        lines = (line.partition(" ") for line in sums.read_text(errors="replace").splitlines())
+        return {name.lstrip(" *").removeprefix("./"): digest.lower() for digest, _, name in lines}.get(path.name)
     # the Hub's cache names a large file by its ETag, which is its SHA-256; small ones have a hash of git
     stored = _blob(path)
     return stored.name if stored.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", stored.name) else None

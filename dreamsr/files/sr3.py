@@ -59,10 +59,13 @@ def load_published(path: Path, overrides: Sequence[str] = ()) -> Model:
     """
     preset = load_toml((resources.files("dreamsr") / "presets" / "sr3-face.toml").read_bytes(), "sr3-face")["model"]
     config = from_dict(ModelConfig, apply_overrides(ModelConfig, preset, overrides))
-    content, network = _read(path), checkpoint.empty(config)
-    names = {name: published(name) for name in network.state_dict()}
+    content = _read(path)
+    with torch.device("meta"):
+        names = {name: published(name) for name in checkpoint.build(config).state_dict()}
     _check_names([*names.values(), BETAS], content, path)
-    checkpoint.load_weights(network, {ours: content[theirs] for ours, theirs in names.items()}, path)
+    weights = {ours: content[theirs] for ours, theirs in names.items()}
+    network = checkpoint.empty(config, weights, path)
+    checkpoint.load_weights(network, weights, path)
     process = replace(config.process, **_linear(content[BETAS], path))
     sampling = replace(config.sampling, lambda_start=Process(process).span[0])
     return Model(replace(config, process=process, sampling=sampling), network.eval(), {"converted_from": path.name})
