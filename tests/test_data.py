@@ -108,15 +108,18 @@ def test_crops_of_partners_are_of_the_same_part(photos: Path, partners: dataset.
     assert len({x.numpy().tobytes() for x in low}) > 150
 
 
-def test_partners_that_do_not_fit_are_named(photos: Path, partners: dataset.Partners, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("h", "w"), [(20, 24), (24, 20)])
+def test_partners_that_do_not_fit_are_named(
+    photos: Path, partners: dataset.Partners, h: int, w: int, tmp_path: Path
+) -> None:
     first, second, third, *_ = images.find(photos)
-    images.write(partners.files[first], Picture(torch.zeros(3, 20, 24)))
+    images.write(partners.files[first], Picture(torch.zeros(3, h, w)))
     partners.files[second].write_bytes(b"no picture")
     some = dataset.Partners({path: low for path, low in partners.files.items() if path != third}, 4)
     loaded, skipped = dataset.load(images.find(photos), 32, tmp_path / "cache.u8", some)
     assert len(loaded) == 1
     height, width = images.probe(first).size
-    assert skipped[0] == f"{first} is {width}x{height}, not 4 times {partners.files[first]}, which is 24x20"
+    assert skipped[0] == f"{first} is {width}x{height}, not 4 times {partners.files[first]}, which is {w}x{h}"
     assert "is not a PNG" in skipped[1]
     assert skipped[2] == f"{third} has no partner"
 
@@ -128,6 +131,11 @@ def test_small_and_broken_photos_are_named(photos: Path, tmp_path: Path) -> None
     assert len(loaded) == 4
     assert any("small.png is 90x20, smaller than the crop of 64" in line for line in skipped)
     assert any("broken.png is not a PNG" in line for line in skipped)
+
+
+def test_a_photo_of_the_size_of_the_crop_is_trained_on(photos: Path, tmp_path: Path) -> None:
+    loaded, skipped = dataset.load(images.find(photos), 96, tmp_path / "cache.u8")
+    assert (len(loaded), skipped) == (4, [])
 
 
 def test_no_photo_is_large_enough(photos: Path, tmp_path: Path) -> None:

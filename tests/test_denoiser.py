@@ -136,3 +136,22 @@ def test_a_picture_that_overflows_is_done_again_in_float32() -> None:
         alone = safe(u[i : i + 1], row, safe.condition(anchor[i : i + 1], SCALE))
         assert float(alone[0, 0, 0, 0]) == float(result[i])
     assert torch.equal(result[::2], low(u, row, low.condition(anchor, SCALE))[::2, 0, 0, 0])
+
+
+class Telling:
+    """Says the angle and the scale it is told, where half precision does not hold them: infinity."""
+
+    def encode(self, anchor: Tensor, scale: Tensor) -> Tensor:
+        return scale.expand(len(anchor)).view(-1, 1, 1, 1)
+
+    def __call__(self, u: Tensor, angle: Tensor, features: Tensor) -> Tensor:
+        told = angle.view(-1, 1, 1, 1) + features / 10
+        return 0 * u.float() + (told if u.dtype == torch.float32 else torch.inf)
+
+
+def test_a_picture_that_is_done_again_keeps_its_level_and_scale() -> None:
+    network = cast(Any, Telling())
+    safe = Denoiser(network, Process(ProcessConfig(anchored=False, k=1)), "x0", torch.float16, network)
+    rows, u = level(torch.tensor([30.0, 0.0])), torch.zeros(2, 3, 4, 4)
+    result = safe(u, rows, safe.condition(u, torch.tensor([2.0, 4.0])))
+    assert result[:, 0, 0, 0].tolist() == pytest.approx([0.2, 0.9])

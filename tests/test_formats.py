@@ -93,7 +93,7 @@ def test_webp_stays_lossy_or_lossless(lossless: bool, alpha: bool, tmp_path: Pat
     image = images.to_pil(Picture(photo("chelsea")[:, :40, :60], torch.zeros(1, 40, 60) if alpha else None))
     exif = Image.Exif()
     exif[0x010F] = "a camera"
-    image.save(tmp_path / "a.webp", lossless=lossless, exif=exif)
+    image.save(tmp_path / "a.webp", lossless=lossless, exif=exif, icc_profile=b"of an odd length.")
     got = images.read(tmp_path / "a.webp")
     assert got.lossless == lossless
     images.write(tmp_path / "b.webp", got)
@@ -215,7 +215,9 @@ def test_channels_that_are_not_kept_are_said(photometric: str, mode: str, depth:
     pixels = np.dstack([SIXTEEN, SIXTEEN])[..., : len(mode) + 1] >> (16 - depth)
     extra = {"photometric": photometric, "planarconfig": "contig", "extrasamples": ["unspecified"]}
     (tmp_path / "a.tif").write_bytes(tiff(pixels.astype(f"u{depth // 8}"), **extra))
-    assert f"channels beyond {mode} are left out" in images.read(tmp_path / "a.tif").remarks
+    got = images.read(tmp_path / "a.tif")
+    assert f"channels beyond {mode} are left out" in got.remarks
+    assert got.depth == (8 if mode == "CMYK" else depth)  # inks become colours of 8 bits
 
 
 @pytest.mark.parametrize("byteorder", ["<", ">"])

@@ -115,6 +115,7 @@ def test_avif_is_no_heic(tmp_path: Path) -> None:
     CAT.save(buffer, "AVIF")
     avif = buffer.getvalue()
     assert not heif.is_heic(avif[: heif.HEAD])
+    assert heif.is_heic(b"\0\0\0\x14ftypmif1\0\0\0\0heic")
     assert not heif.is_heic((avif[:8] + b"mif1" + avif[12:])[: heif.HEAD])
     data = heic(CAT)
     assert heif.is_heic(data[: heif.HEAD])

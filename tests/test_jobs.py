@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from dreamsr.engine.outputs import Sizing
 from dreamsr.engine.planning import Task
 from dreamsr.engine.schedule import Settings
 from dreamsr.engine.upscaler import Upscaler
-from dreamsr.engine.work import Job
+from dreamsr.engine.work import Job, describe
 from dreamsr.engine.worker import Worker
 from dreamsr.errors import DiskFullError
 from dreamsr.files import images, locks
@@ -118,6 +119,31 @@ def test_what_changed_is_made_again(program: Program, tiny_file: Path, tmp_path:
     assert not any(contents("out")[name] == second[name] for name in second)
     program("upscale", "in", "fresh", "-m", tiny_file, "--steps", 1, "--seed", 1)
     assert contents("out") == contents("fresh")
+
+
+def test_all_that_decides_the_bytes_makes_a_job_another_one(tiny_model: Model) -> None:
+    """But not --overwrite, which decides nothing of them."""
+
+    def job(model: Model = tiny_model, scale: int | None = None, **settings: Any) -> Job:
+        return Job(Upscaler(model, Settings(**{"steps": 2, **settings})), "m", Sizing(scale))
+
+    sampling, made_by = tiny_model.config.sampling, describe(Upscaler(tiny_model), "m", "")
+    louder = replace(tiny_model.config, sampling=replace(sampling, noise_scale=1.1))
+    given = {"steps": 3, "seed": 1, "fidelity": 0.5, "samples": 2, "consistency": 1.0, "tile": 512, "batch": 3}
+    given |= {"grid": "karras", "sampler": "ddpm"}
+    others = [
+        *(job(**{key: value}) for key, value in given.items()),
+        job(replace(tiny_model, config=louder)),
+        job(tiny_model.to("cpu", torch.bfloat16)),
+        job(scale=2),
+        replace(job(), model="n"),
+        replace(job(), quality=90),
+        replace(job(), strip_metadata=True),
+        replace(job(), provenance=made_by),
+        replace(job(), upscaler=replace(job().upscaler, network=tiny_model.network)),
+    ]
+    assert len({found.settings for found in (job(), *others)}) == 1 + len(others)
+    assert replace(job(), overwrite=True).settings == job().settings
 
 
 def test_the_manifest_tells_what_was_done(program: Program, tiny_file: Path, tmp_path: Path) -> None:

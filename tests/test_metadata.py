@@ -1,8 +1,10 @@
 """What files say about their pixels, on its way to a larger picture."""
 
 import io
+import struct
 import time
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +37,7 @@ def exif(orientation: int = 1) -> Image.Exif:
     block[0x013B] = "Zoë".encode()
     block.get_ifd(EXIF).update({0x9003: "2026:01:02 03:04:05", 0xA002: 24, 0xA003: 18, 0x829A: IFDRational(1, 250)})
     block.get_ifd(EXIF)[0xA005] = {1: "R98"}
-    block.get_ifd(GPS).update({1: "N", 2: (52.0, 31.0, 12.5)})
+    block.get_ifd(GPS).update({1: "N", 2: (52.0, 31.0, 12.5), 0x12: "Zoë".encode()})
     return block
 
 
@@ -85,8 +87,9 @@ def test_everything_follows_the_picture(suffix: str, depth: int, tmp_path: Path)
     got = result.getexif()
     assert (got[0x0100], got[0x0101], got.get(0x0112, 1)) == (96, 72, 1)
     assert got[0x010F] == "a camera"
-    assert got[0x013B].encode("latin-1") == "Zoë".encode()
     inner = got.get_ifd(EXIF)
+    for text in (got[0x013B], got.get_ifd(GPS)[0x12]):
+        assert text.encode("latin-1") == "Zoë".encode()
     assert (inner[0xA002], inner[0xA003], inner[0x9003]) == (96, 72, "2026:01:02 03:04:05")
     assert inner[0x829A] == IFDRational(1, 250)
     assert got.get_ifd(0xA005)[1] == "R98"
@@ -127,6 +130,13 @@ def test_orientation_that_only_xmp_knows_is_applied_once(tmp_path: Path) -> None
     images.write(tmp_path / "b.jpg", picture)
     assert b'tiff:Orientation="1"' in opened(tmp_path / "b.jpg").info["xmp"]
     assert images.read(tmp_path / "b.jpg").size == (24, 18)
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_png_has_the_nearest_whole_dots_per_metre(depth: int, tmp_path: Path) -> None:
+    """72 an inch are 2834.6."""
+    images.write(tmp_path / "a.png", Picture(pixels().color, metadata=Metadata(dpi=(72, 72)), depth=depth))
+    assert images.read(tmp_path / "a.png").metadata.dpi == pytest.approx((2835 * 0.0254,) * 2)
 
 
 @pytest.mark.parametrize("scale", [2, 4])
@@ -273,8 +283,12 @@ def test_webp_keeps_no_profile_of_grays(tmp_path: Path) -> None:
     picture = Picture(pixels().color[:1].expand(3, -1, -1), gray=True, metadata=Metadata(icc=gray))
     assert images.write(tmp_path / "a.webp", picture) == ("WebP holds no profile of grays",)
     assert images.read(tmp_path / "a.webp").metadata.icc == b""
-    assert images.write(tmp_path / "a.png", picture) == ()
-    assert images.read(tmp_path / "a.png").metadata.icc == gray
+    for suffix in ("png", "avif"):
+        assert images.write(tmp_path / f"a.{suffix}", picture) == ()
+        assert images.read(tmp_path / f"a.{suffix}").metadata.icc == gray
+    veiled = replace(picture, alpha=torch.zeros(1, 18, 24))  # which Pillow writes as RGBA
+    assert images.write(tmp_path / "b.avif", veiled) == ("AVIF holds no profile of grays",)
+    assert images.read(tmp_path / "b.avif").metadata.icc == b""
 
 
 def test_malformed_blocks_cost_themselves_and_are_said(tmp_path: Path) -> None:
@@ -298,6 +312,32 @@ def inks() -> bytes:
     return (
         bytes(header) + (1).to_bytes(4, "big") + b"A2B0" + start.to_bytes(4, "big") + len(lut).to_bytes(4, "big") + lut
     )
+
+
+def pale_inks() -> bytes:
+    """A profile whose darkest colour, all inks, is a dark gray: Lab (25, 0, 0)."""
+    ramp, start = bytes(range(256)), 128 + 4 + 2 * 12
+    matrix = b"".join((65536 * (i % 4 == 0)).to_bytes(4, "big") for i in range(9))
+    to_lab = b"".join(bytes((64 if corner == 15 else 255, 128, 128)) for corner in range(16))
+    to_inks = b"".join(bytes(4 * [0 if corner & 4 else 255]) for corner in range(8))
+    luts = [
+        b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + matrix + ramp * 4 + to_lab + ramp * 3,
+        b"mft1" + bytes(4) + bytes([3, 4, 2, 0]) + matrix + ramp * 3 + to_inks + ramp * 4,
+    ]
+    tags = struct.pack(">I", 2)
+    for name, place, lut in zip((b"A2B0", b"B2A0"), (start, start + len(luts[0])), luts, strict=True):
+        tags += name + struct.pack(">II", place, len(lut))
+    profile = bytearray(inks()[:128]) + tags + b"".join(luts)
+    profile[0:4] = struct.pack(">I", len(profile))
+    return bytes(profile)
+
+
+def test_the_darkest_inks_become_black(tmp_path: Path) -> None:
+    """Black point compensation."""
+    Image.new("CMYK", (16, 16), (255,) * 4).save(tmp_path / "a.tif", icc_profile=pale_inks())
+    picture = images.read(tmp_path / "a.tif")
+    assert picture.remarks == ("CMYK converted to sRGB",)
+    assert images.to_bytes(picture.color)[:, 8, 8].tolist() == pytest.approx((0, 0, 0), abs=3)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "tif"])

@@ -68,6 +68,12 @@ def test_ms_ssim_of_flat_pictures_is_luminance_alone() -> None:
     assert math.isnan(ms_ssim(a[:, 1:], a[:, 1:]))
 
 
+def test_ms_ssim_of_a_negative_is_0() -> None:
+    """Structure that is turned round has a negative mean, of which there is no root."""
+    a = 255 * torch.rand(1, 176, 176)
+    assert ms_ssim(a, 255 - a) == 0
+
+
 def test_consistency_of_a_known_error() -> None:
     """An error of 255 / 100 levels is .01, its square 1e-4."""
     a = torch.full((3, 4, 5), 100.0, dtype=torch.float64)
@@ -95,6 +101,11 @@ def test_crop_leaves_the_border_out() -> None:
     b[:, :4] = 200
     assert psnr(a, b, 4) == math.inf
     assert psnr(a, b, 3) < 30
+
+
+def test_a_picture_that_is_all_border_is_measured_whole() -> None:
+    a = torch.full((1, 8, 20), 100.0)
+    assert psnr(a, a + 5, 4) == pytest.approx(10 * math.log10(255**2 / 25))
 
 
 def test_the_protocol_of_a_measure() -> None:

@@ -44,6 +44,12 @@ def test_moments_and_tails() -> None:
         assert float((x.abs() > bound).double().mean()) == pytest.approx(share, abs=4 * math.sqrt(share / n))
 
 
+def test_the_largest_value_is_finite() -> None:
+    """Where the first hash gives 0 of 2^24: sqrt(-2 log 2^-24)."""
+    pair = normal((1, 0, 0), (1, 2), (430, 1520))[2, 0].double()
+    assert float(torch.linalg.vector_norm(pair)) == pytest.approx(math.sqrt(48 * math.log(2)), rel=1e-6)
+
+
 def test_distribution_by_its_cumulative_function() -> None:
     """Kolmogorov-Smirnov distance to the normal distribution, at the 0.1 % level."""
     x = normal((5, 0, 0), (300, 300)).double().flatten().sort().values

@@ -90,6 +90,16 @@ def test_blur_depends_on_the_size_of_the_reduced_picture_alone() -> None:
         assert math.sqrt(float((row * place**2).sum())) == pytest.approx(scale, rel=0.03)
 
 
+@pytest.mark.parametrize("is_round", [0, 1])
+def test_round_blurs_are_the_same_in_all_directions(is_round: int) -> None:
+    config = replace(NOTHING, blur_share=1, blur=(0.3, 1.5), round_share=is_round)
+    point = torch.zeros(1, 3, 33, 33)
+    point[..., 16, 16] = 1
+    draws = iter((0.5, 0.5, 0.1, 0.9, 0.0))  # whether, whether round, two widths, no turn
+    blurred = photo.blurred(point, config, 2.0, lambda: torch.tensor([next(draws)]))
+    assert torch.allclose(blurred, blurred.mT, atol=1e-6) == bool(is_round)
+
+
 def test_a_blur_of_no_width_changes_nothing() -> None:
     x = picture("astronaut")[None, :, :64, :96]
     for blur in ((0, 0), (0, 0.9)):
@@ -147,6 +157,15 @@ def test_as_many_numbers_are_drawn_for_every_picture() -> None:
     assert torch.equal(states[0], states[2])
 
 
+def test_grey_poisson_noise_is_that_of_the_mean_of_the_channels() -> None:
+    """Of red light it is that of a third of white."""
+    config = replace(NOTHING, poisson_share=1, poisson=(4, 4), grey_share=1)
+    red = torch.tensor([255.0, 0, 0]).view(1, 3, 1, 1).expand(2, 3, 200, 200)
+    noise = photo.poisson_noise(red, config, generator(0, 1), lambda: torch.rand(2))
+    assert float(noise.std()) == pytest.approx(4 / math.sqrt(3), rel=0.02)
+    assert torch.equal(noise[:, 0], noise[:, 2])
+
+
 def test_the_share_of_what_happens() -> None:
     """Of 400 flat pictures a quarter gets noise."""
     config = replace(NOTHING, gauss_share=0.25, gauss=(9, 9))
@@ -162,6 +181,18 @@ def test_blocks_of_jpeg_begin_anywhere() -> None:
     found = photo.compressed(x, config, lambda: torch.rand(200, generator=random))
     edges = (found[:, 0, 0].diff(dim=1) != 0).long().argmax(1)
     assert set((edges % 8).tolist()) == set(range(8))
+
+
+def test_jpeg_has_whole_qualities_and_moves_nothing() -> None:
+    x = levels("astronaut", 48, 56)
+
+    def compressed(quality: float) -> Tensor:
+        config = replace(NOTHING, jpeg_share=1, jpeg=(quality, quality), subsampled_share=0)
+        random = generator(0, 3)
+        return photo.compressed(x, config, lambda: torch.rand(1, generator=random))
+
+    assert torch.equal(compressed(10.4), compressed(10))
+    assert float((compressed(100) - x).abs().mean()) < 1
 
 
 def test_a_degraded_picture_depends_on_its_draw_alone() -> None:

@@ -133,6 +133,8 @@ def test_the_printed_size_and_the_gamma_are_seen(tmp_path: Path) -> None:
     picture = read(tmp_path, linear.encode())
     assert picture.metadata.dpi == pytest.approx((300, 300), abs=0.01)
     assert picture.remarks == ("the gamma of 1 is not kept",)
+    known = replace(linear, chunks=(*linear.chunks, (b"sRGB", b"\0")))  # which is to be taken in place of the gamma
+    assert read(tmp_path, known.encode()).remarks == ()
 
 
 @pytest.mark.parametrize("depth", [8, 16])
@@ -218,6 +220,19 @@ def test_a_file_that_claims_too_much_is_told_what_to_do(tmp_path: Path) -> None:
     assert "cut it into parts" in raised.value.hint
     with pytest.raises(ImageError, match="bytes are too few for 20000x20000 pixels"):
         images.probe(tmp_path / "a.png") if read(tmp_path, BROKEN["a size of 20000x20000"]) else None
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"])
+def test_a_tiff_that_claims_too_much(compression: str, tmp_path: Path) -> None:
+    Image.new("L", (16, 16)).save(tmp_path / "a.tif", compression=compression)
+    data = (tmp_path / "a.tif").read_bytes()
+    for tag in (256, 257):  # width and height: a short of 16
+        entry = struct.pack("<HHII", tag, 4, 1, 16), struct.pack("<HHII", tag, 3, 1, 16)
+        data = data.replace(entry[0], struct.pack("<HHII", tag, 4, 1, 20000))
+        data = data.replace(entry[1], struct.pack("<HHII", tag, 4, 1, 20000))
+    (tmp_path / "a.tif").write_bytes(data)
+    with pytest.raises(ImageError, match="bytes are too few for 20000x20000 pixels"):
+        images.probe(tmp_path / "a.tif")
 
 
 def whole() -> list[tuple[str, bytes]]:

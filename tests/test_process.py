@@ -143,6 +143,11 @@ def test_time_grid_that_repeats_a_level_names_the_largest_step_count() -> None:
     assert "at most 1000" in raised.value.hint
 
 
+def test_time_grid_of_a_table_that_rounding_would_cut() -> None:
+    """1 / (1 / 93) is below 93 in floating point."""
+    assert len(Process(ProcessConfig("linear", 93)).levels(93, "time")) == 94
+
+
 def test_karras_grid() -> None:
     """arXiv 2206.00364, Eq. 5, in sigma / alpha."""
     alpha, sigma = COSINE.levels(6, "karras", (-3.0, 2.0))[:-1].unbind(-1)
@@ -180,7 +185,13 @@ def test_grids_in_time_name_the_largest_step_count(process: Process, grid: Grid,
 
 
 @pytest.mark.parametrize(
-    ("lambdas", "words"), [([0.0, 0.0], "repeats a level"), ([1.0, 0.5], "more noise"), ([-9.0, 0.0], "knows -4")]
+    ("lambdas", "words"),
+    [
+        ([0.0, 0.0], "repeats a level"),
+        ([1.0, 0.5], "more noise"),
+        ([-9.0, 0.0], "knows -4"),
+        ([0.0, 9.0], "to 9.000; this model knows -4.000 to 4.500"),
+    ],
 )
 def test_bad_explicit_grids(lambdas: list[float], words: str) -> None:
     with pytest.raises(UsageError, match=words):

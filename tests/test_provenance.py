@@ -87,6 +87,11 @@ def test_names_do_not_become_options() -> None:
     assert replace(MADE, source="-f.png").command("-o.png").startswith("dreamsr upscale ./-f.png ./-o.png --model")
 
 
+def test_the_command_writes_over_no_input() -> None:
+    assert replace(MADE, source="a.png").command("a.png").startswith("dreamsr upscale a.png out/a.png --model")
+    assert replace(MADE, source="a.png").command("b.png").startswith("dreamsr upscale a.png b.png --model")
+
+
 @pytest.mark.parametrize(("suffix", "depth"), KINDS)
 def test_every_format_holds_it(suffix: str, depth: int, tmp_path: Path) -> None:
     picture = Picture(photo("chelsea")[:, :8, :9], depth=depth, metadata=Metadata(xmp=XMP, provenance=MADE))
@@ -103,6 +108,10 @@ def test_it_does_not_push_the_metadata_of_jpeg_out(tmp_path: Path) -> None:
     block = Metadata(xmp=long, provenance=replace(MADE, source="n" * 255))
     assert images.write(tmp_path / "a.jpg", Picture(torch.zeros(3, 8, 8), metadata=block)) == ()
     assert images.read(tmp_path / "a.jpg").metadata == block
+    longer = replace(block, xmp=XMP.replace(b'"5"', b'"' + b"5" * 64_500 + b'"'))
+    said = images.write(tmp_path / "a.jpg", Picture(torch.zeros(3, 8, 8), metadata=longer))
+    assert said == ("XMP is too long for JPEG and left out",)
+    assert images.read(tmp_path / "a.jpg").metadata == replace(block, xmp=b"")
 
 
 @pytest.fixture

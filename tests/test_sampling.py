@@ -219,6 +219,18 @@ def test_the_last_step_returns_the_estimate_and_every_step_is_yielded() -> None:
     assert calls == sorted(calls, reverse=True)
 
 
+def test_every_step_has_noise_of_its_own() -> None:
+    """All but the last, which ends without any."""
+    asked: list[int] = []
+
+    def noise(i: int) -> Tensor:
+        asked.append(i)
+        return torch.zeros(3)
+
+    last(solve(lambda u, _: u, torch.zeros(3), COSINE.levels(4), Sampler(variance=ddim_variance(1.0)), noise))
+    assert asked == [0, 1, 2]
+
+
 def test_a_batch_equals_its_pictures_one_by_one() -> None:
     mean = torch.zeros(3, 8, 8, dtype=torch.float64)
     u = torch.randn(4, 3, 8, 8, dtype=torch.float64)
