@@ -3,6 +3,7 @@
 import json
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,22 @@ def test_half_precision_halves_the_file(name: str, tiny_model: Model, tiny_file:
         assert torch.equal(again.network.state_dict()[key], value.to(checkpoint.DTYPES[name]).float())
     weights = sum(v.numel() for v in again.network.state_dict().values())
     assert tiny_file.stat().st_size - (tmp_path / "half.safetensors").stat().st_size == pytest.approx(2 * weights, 0.01)
+
+
+@pytest.mark.parametrize("name", checkpoint.DTYPES)
+def test_what_runs_in_less_keeps_float32_beside_it(name: str, tiny_model: Model) -> None:
+    model = tiny_model.to("cpu", checkpoint.DTYPES[name])
+    assert (model.exact is None) == (name == "fp32")
+    for key, value in (model.exact or model.network).state_dict().items():
+        assert torch.equal(value, tiny_model.network.state_dict()[key])
+
+
+def test_another_configuration_leaves_card_and_weights(tiny_model: Model, tiny_file: Path, tmp_path: Path) -> None:
+    other = replace(TINY, name="other")
+    checkpoint.reconfigure(tiny_file, tmp_path / "other.safetensors", other)
+    model = checkpoint.load_model(tmp_path / "other.safetensors")
+    assert (model.config, model.card) == (other, tiny_model.card)
+    assert checkpoint.weights_digest(model.network) == checkpoint.weights_digest(tiny_model.network)
 
 
 def test_schedules_are_not_in_the_file(tiny_file: Path) -> None:

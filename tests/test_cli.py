@@ -77,6 +77,15 @@ def test_several_pictures_and_folders(program: Program, tiny_file: Path, tmp_pat
     assert (code, "3 skipped" in err) == (0, True)
 
 
+def test_names_are_no_markup(program: Program, tiny_file: Path, tmp_path: Path) -> None:
+    small(tmp_path / "in" / "[bold]a.png")
+    (tmp_path / "in" / "[red]b.png").write_bytes(b"no picture")
+    code, _, err = program("upscale", "in", "out", "-m", tiny_file, "--steps", 1)
+    assert code == 1
+    assert "] in/[bold]a.png -> out/[bold]a.png 120x80" in err
+    assert "failed: in/[red]b.png: in/[red]b.png is not a PNG" in err
+
+
 def test_a_broken_file_is_reported_and_the_rest_is_done(program: Program, tiny_file: Path, tmp_path: Path) -> None:
     for name in ("a.png", "z.png"):
         small(tmp_path / "in" / name)
@@ -332,6 +341,10 @@ def test_train_eval_export_upscale(program: Program, photos: Path, tmp_path: Pat
     weights = exported.network.state_dict()
     assert all(torch.equal(weights[name], value.half().float()) for name, value in state["ema"].items())
     assert any(not torch.equal(weights[name], value.half().float()) for name, value in state["network"].items())
+    Path("card.toml").write_text('licence = "another"\n')
+    assert program("export", "mine.safetensors", "other.safetensors", "--card", "card.toml")[0] == 0
+    other = checkpoint.load_model(Path("other.safetensors")).card
+    assert (other["licence"], other["step"]) == ("another", 4)
     code, _, err = program("upscale", photos, "out", "-m", "mine.safetensors", "-s", "1")
     assert code == 0
     assert "with mine, 2 steps" in err

@@ -19,12 +19,13 @@ from conftest import photo
 from programs import Program, small
 
 from dreamsr.data.degrade import degrade
-from dreamsr.engine import statistics, sweep
+from dreamsr.engine import reports, statistics, sweep
 from dreamsr.engine.evaluator import Row
 from dreamsr.engine.schedule import Settings
 from dreamsr.errors import ConfigError, UsageError
-from dreamsr.files import images
+from dreamsr.files import images, page
 from dreamsr.files.images import Picture
+from dreamsr.files.page import Page, Plot, Point
 
 
 @pytest.fixture
@@ -67,6 +68,12 @@ def test_infinite_and_missing_values_are_left_out_of_means() -> None:
     assert statistics.mean([math.inf, math.inf]).value == math.inf
     assert math.isnan(statistics.mean([math.nan]).value)
     assert math.isnan(statistics.mean([3.0]).low)
+
+
+def test_of_the_peak_memory_the_largest_counts() -> None:
+    rows = [Row(str(mib), "m", {"peak_mib": mib}) for mib in (100.0, 300.0, 200.0)]
+    found = statistics.means(rows)["m"]["peak_mib"]
+    assert (found.value, found.count) == (300, 3)
 
 
 def test_paired_differences_are_narrower_than_the_means() -> None:
@@ -331,7 +338,9 @@ def test_results_may_be_as_large_as_the_cut_original(program: Program, tmp_path:
     whole = photo("chelsea")[:, :63, :82]
     small(tmp_path / "hr" / "a.png", whole)
     small(tmp_path / "sr" / "a.png", whole[:, :60, :80])
-    assert program("eval", "sr", "hr", "--scale", 4)[0] == 0
+    code, out, _ = program("eval", "sr", "hr", "--scale", 4, "--json")
+    assert code == 0
+    assert "sizes" not in json.loads(out)["protocol"]
     assert program("eval", "sr", "hr")[0] == 1
 
 
@@ -419,6 +428,23 @@ def test_a_page_holds_everything(program: Program, tiny_file: Path, originals: P
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names are bytes there")
+def test_a_page_shows_where_a_picture_errs_most() -> None:
+    error = torch.zeros(1, 700, 1300)
+    error[:, 600:610, 900:910] = 1
+    _, rows, columns = reports._worst_part(error)
+    assert float(error[:, rows, columns].sum()) == 100
+
+
+@pytest.mark.parametrize("width", [0.0, 0.003, 1.0, 1.5, 1.9, 2.1, 3.0, 4.4, 5.0, 7.0, 9.0, 120.0])
+def test_the_axes_of_a_page_have_a_few_round_values(width: float, tmp_path: Path) -> None:
+    points = [Point(str(x), x, x, (x, x), (x, x)) for x in (27.3, 27.3 + width)]
+    page.write(tmp_path / "a.html", Page("title", "summary", plot=Plot("plot", "x", "y", points)))
+    text = (tmp_path / "a.html").read_text()
+    for anchor in ("middle", "end"):
+        ticks = re.findall(rf'text-anchor="{anchor}">(-?[\d.]+)</text>', text)
+        assert 3 <= len(ticks) <= 10
+
+
 def test_a_page_with_a_name_that_is_no_utf8(program: Program, tiny_file: Path) -> None:
     small(Path(os.fsdecode(b"in/caf\xe9.png")))
     code, out, err = program("upscale", "in", "out", "-m", tiny_file, "--steps", 1, "--report", "r.html", "--json")

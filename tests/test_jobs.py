@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import random
 import re
@@ -25,13 +26,14 @@ from rich.console import Console
 from dreamsr.cli import console
 from dreamsr.engine.device import Tiling
 from dreamsr.engine.estimate import estimate
+from dreamsr.engine.finish import finished
 from dreamsr.engine.outputs import Sizing
 from dreamsr.engine.planning import Task
 from dreamsr.engine.schedule import Settings
 from dreamsr.engine.upscaler import Upscaler
 from dreamsr.engine.work import Job, describe
 from dreamsr.engine.worker import Worker
-from dreamsr.errors import DiskFullError
+from dreamsr.errors import DiskFullError, DreamSRError
 from dreamsr.files import images, locks
 from dreamsr.files.checkpoint import Model
 from dreamsr.files.images import Picture
@@ -67,6 +69,14 @@ def finish(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
     with killed(process):
         out, err = process.communicate(timeout=300)
     return process.returncode, out, err
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_not_finite_is_no_picture(value: float) -> None:
+    color = torch.zeros(3, 8, 8)
+    color[1, 2, 3] = value
+    with pytest.raises(DreamSRError, match="not finite"):
+        finished(Picture(torch.zeros(3, 4, 4)), color, (8, 8))
 
 
 # resume

@@ -54,6 +54,17 @@ def test_a_torn_or_foreign_line_costs_itself_alone(torn: bytes, tmp_path: Path) 
     assert [entry.output for entry in Manifest(tmp_path).entries] == ["a.png", "c.png"]
 
 
+def test_a_line_is_read_when_it_is_whole(tmp_path: Path) -> None:
+    Manifest(tmp_path).append(ENTRY)
+    line = (tmp_path / ".dreamsr.jsonl").read_bytes().replace(b"a.png", b"b.png")
+    manifest = Manifest(tmp_path)
+    for part in (line[:20], line[20:]):
+        with (tmp_path / ".dreamsr.jsonl").open("ab") as file:
+            file.write(part)
+        manifest.refresh()
+    assert [entry.output for entry in manifest.entries] == ["a.png", "b.png"]
+
+
 def test_keys_of_a_later_version_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / ".dreamsr.jsonl").write_text(json.dumps({**ENTRY.__dict__, "new": 1}) + "\n")
     assert Manifest(tmp_path).done("a.png") is not None
@@ -82,6 +93,19 @@ def test_a_claim_excludes_others_until_it_is_released(tmp_path: Path) -> None:
     assert again
     locks.release(again)
     assert not list(path.parent.glob(f"{hidden_stem(path)}*"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="what is open stays there")
+def test_the_file_of_a_claim_goes_before_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it could be the file that another process has locked meanwhile."""
+    claim = locks.claim(tmp_path / "a.png")
+    assert claim
+    there: list[bool] = []
+    monkeypatch.setattr(claim, "release", lambda: there.append(Path(claim.lock_file).exists()))
+    locks.release(claim)
+    monkeypatch.undo()
+    claim.release()
+    assert there == [False]
 
 
 def test_a_kill_frees_a_claim(tmp_path: Path) -> None:
@@ -120,15 +144,16 @@ def test_sweeping_spares_the_living_and_what_is_not_ours(tmp_path: Path) -> None
     locks.release(claim)
 
 
-def test_what_is_half_written_is_hidden_and_goes_when_it_fails(tmp_path: Path) -> None:
+@pytest.mark.parametrize("reason", [errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)])
+def test_what_is_half_written_is_hidden_and_goes_when_it_fails(reason: int, tmp_path: Path) -> None:
     def fill() -> None:
         with atomic(tmp_path / "a.png") as part:
             part.write_bytes(b"half")
             assert part.name.startswith(".dreamsr-")
             assert part.suffix == ".part"
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise OSError(reason, os.strerror(reason))
 
-    with pytest.raises(DiskFullError, match=r"a\.png cannot be written: No space left"):
+    with pytest.raises(DiskFullError, match=rf"a\.png cannot be written: {os.strerror(reason)}"):
         fill()
     assert not list(tmp_path.iterdir())
 
@@ -213,6 +238,13 @@ def test_an_output_that_somebody_changed_is_kept(finished: Path) -> None:
     for retouched in (b"retouched by hand", b"OUTPUT"):
         (finished / "out" / "a.png").write_bytes(retouched)
         assert judged(finished, settings="s2") == "skip: exists and is not what was written"
+
+
+def test_without_a_note_of_its_bytes_the_length_of_an_output_counts(finished: Path) -> None:
+    """As formerly."""
+    manifest = Manifest(finished / "out")
+    manifest.append(replace(manifest.entries[-1], output_sha256=""))
+    assert judged(finished, settings="s2") == "make: the settings changed"
 
 
 def test_an_output_without_an_entry_is_kept(finished: Path) -> None:

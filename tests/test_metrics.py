@@ -1,12 +1,14 @@
 """Metrics against scikit-image and published values."""
 
 import math
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import skimage.metrics
 import torch
 from conftest import SHARED, photo
+from torch import Tensor
 
 from dreamsr.core.resize import bicubic
 from dreamsr.data.degrade import degrade
@@ -121,6 +123,14 @@ def test_the_protocol_of_a_measure() -> None:
         "ms_ssim_rgb": ms_ssim(A, B),
     }
     assert Measure(4)(SR, HR) == pytest.approx(expected, abs=1e-9)
+
+
+def test_lpips_is_of_pictures_of_8_bits() -> None:
+    seen: list[Tensor] = []
+    lpips = cast(Any, lambda a, b: seen.extend((a, b)) or 0.5)
+    assert Measure(lpips=lpips)(SR, HR)["lpips"] == 0.5
+    for given, expected in zip(seen, (A, B), strict=True):
+        assert torch.equal(given, images.to_unit(expected))
 
 
 def test_originals_are_cut_at_the_bottom_and_right() -> None:

@@ -19,7 +19,7 @@ from dreamsr.config import ModelConfig, PhotoConfig
 from dreamsr.core.resize import bicubic
 from dreamsr.data import photo
 from dreamsr.data.dataset import generator
-from dreamsr.data.degrade import degraded, quantize, reduced
+from dreamsr.data.degrade import degraded, examples, quantize, reduced
 from dreamsr.data.jpeg import jpeg
 from dreamsr.engine.evaluator import Sampled, benchmark
 from dreamsr.engine.measure import Measure, load_lpips
@@ -208,6 +208,12 @@ def test_a_degraded_picture_depends_on_its_draw_alone() -> None:
 
 def bundled(name: str = hub.DEFAULT_MODEL) -> Model:
     return checkpoint.load_model(hub.resolve(name)).to("cpu")
+
+
+def test_every_example_has_a_fate_of_its_own() -> None:
+    hr = picture("coffee")[:, :96, :128]
+    first, second = examples([hr, hr], ModelConfig(degradation="photo"))
+    assert not torch.equal(first, second)
 
 
 def test_the_default_model_is_for_everyday_pictures() -> None:

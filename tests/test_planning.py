@@ -160,6 +160,13 @@ def test_whether_a_file_system_ignores_case(tmp_path: Path) -> None:
     assert planning._ignores_case(folder / "not" / "yet") == (tmp_path / "fOLDER").exists()
 
 
+def test_a_link_to_the_folder_of_a_picture_hides_no_original(tmp_path: Path) -> None:
+    source = picture(tmp_path / "in" / "a.png")
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    with pytest.raises(UsageError, match="would overwrite an original"):
+        plan([source], tmp_path / "link", Sizing(), 4)
+
+
 def test_sheets_count_as_outputs(tmp_path: Path) -> None:
     picture(tmp_path / "in" / "a.png")
     (task,) = plan([tmp_path / "in"], tmp_path / "out", Sizing(), 4, Naming(compare=True))

@@ -164,6 +164,14 @@ def provenance_of(program: Program, name: str) -> dict[str, str]:
     return dict(line.split(": ", 1) for line in out.splitlines())
 
 
+def test_a_quality_is_that_of_what_has_one(program: Program, tiny_file: Path, tmp_path: Path) -> None:
+    for name in ("a.png", "b.jpg"):
+        images.write(tmp_path / "in" / name, Picture(photo("chelsea")[:, :20, :30]))
+    assert program("upscale", "in", "out", "-m", tiny_file, "--steps", 1, "--quality", 50)[0] == 0
+    made = [images.read(tmp_path / "out" / name).metadata.provenance for name in ("a.png", "b.jpg")]
+    assert [found and found.quality for found in made] == [None, 50]
+
+
 def test_it_can_be_left_out(program: Program, picture: Path, tiny_file: Path) -> None:
     made = ["upscale", picture, "-m", tiny_file, "--steps", 1]
     assert program(*made, "-o", "a.png")[0] == 0

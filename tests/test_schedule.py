@@ -1,5 +1,6 @@
 """Options, tuning and model become a schedule."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -67,6 +68,9 @@ def test_grids_end_where_a_table_does() -> None:
     shift = ModelConfig(process=ProcessConfig("resshift", table=15), sampling=SamplingConfig(lambda_end=4.0))
     found = schedule(shift, Settings(sampler="resshift"))
     assert lambdas(found)[-1] == pytest.approx(3.2185, abs=1e-3)
+    short = ModelConfig(process=ProcessConfig("linear", 500, 1e-4, 0.002))  # at its end alpha^2 is 0.592
+    kept = math.prod(1 - 1e-4 - i / 499 * 0.0019 for i in range(500))
+    assert lambdas(schedule(short, Settings()))[0] == pytest.approx(math.log(kept / (1 - kept)) / 2)
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,11 @@ from dreamsr.core.networks import PatchUNet
 from dreamsr.core.process import Process
 from dreamsr.core.resize import bicubic
 from dreamsr.data import dataset
+from dreamsr.data.degrade import degrade
 from dreamsr.engine import journal, muon, optimize, runs, sources, trainer
 from dreamsr.engine.ranks import Ranks
+from dreamsr.engine.schedule import Settings
+from dreamsr.engine.upscaler import Upscaler
 from dreamsr.errors import ConfigError, DreamSRError, UsageError
 from dreamsr.files import checkpoint, images
 from dreamsr.files.atomic import hidden_stem
@@ -91,6 +94,16 @@ def test_what_was_logged_after_the_last_save_is_forgotten(folder: Path, tmp_path
     assert steps == list(range(1, 9))
 
 
+def test_the_time_of_a_run_goes_on_where_it_stopped(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    config = replace(CONFIG, val_every=100)
+    seen = list(events(runs.create(config, folder, None, out), out, stop_at=1))
+    seen += events(runs.reopen(out), out, stop_at=1)
+    seconds = [event.seconds for event in seen if isinstance(event, optimize.Progress)]
+    assert len(seconds) == 2
+    assert float(checkpoint.load_state(out / runs.STATE)[0]["seconds"]) == pytest.approx(sum(seconds))
+
+
 def test_the_folder_of_a_run(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     seen = list(events(runs.create(CONFIG, folder, None, out), out))
@@ -107,6 +120,26 @@ def test_the_folder_of_a_run(folder: Path, tmp_path: Path) -> None:
     assert model.config == TINY
     assert (model.card["step"], model.card["photos"]) == (8, 23)
     assert model.card["training"]["dream_p"] == 1.0
+
+
+def test_the_averaged_weights_are_validated_and_kept(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    fast = replace(CONFIG, lr=0.05)
+    *_, validated = [e for e in events(runs.create(fast, folder, None, out), out) if isinstance(e, trainer.Validated)]
+    _, groups = checkpoint.load_state(out / runs.STATE)
+    saved, full = checkpoint.load_model(out / "model.safetensors"), trainer.averaged(out)
+    for name, value in groups["ema"].items():
+        assert torch.equal(full.network.state_dict()[name], value)
+        assert torch.equal(saved.network.state_dict()[name], value.half().float())
+    _, (held_out,) = dataset.hold_out(images.find(folder))
+    original = images.read(held_out).color
+    scores = []
+    for group in ("ema", "network"):
+        checkpoint.load_weights(full.network, groups[group], out)
+        (made,) = Upscaler(full.to("cpu"), Settings(steps=1))([degrade(original[None], 4)[0]])
+        scores.append(trainer._psnr_y(made, original, 4))
+    assert validated.psnr_y["1 step"] == pytest.approx(scores[0], abs=1e-6)
+    assert abs(scores[1] - scores[0]) > 1e-3
 
 
 def test_a_few_crops_can_be_overfitted(tmp_path: Path) -> None:
@@ -222,6 +255,14 @@ def test_micro_batches_are_draws_of_their_own(folder: Path, tmp_path: Path) -> N
         assert len({getattr(batch, attribute).numpy().tobytes() for batch in drawn}) == 6, attribute
 
 
+def test_micro_batches_of_a_step_are_sampled_in_equally_many_steps(folder: Path, tmp_path: Path) -> None:
+    config, process = replace(SAMPLES, micro_batches=2), Process(CONFIG.model.process)
+    loaded, _ = dataset.load(images.find(folder), 32, tmp_path / "cache.u8")
+    drawn = [optimize.draw_batch(config, process, loaded, number, CPU).sampling_steps for number in range(12)]
+    assert drawn == [optimize.draw_steps(config, step) for step in range(6) for _ in range(2)]
+    assert len(set(drawn)) > 1
+
+
 def test_two_processes_train_as_one(folder: Path, tmp_path: Path) -> None:
     """Bit for bit: the sum of two gradients does not depend on who computed them. They stop and go on together."""
     recipe = ["batch=4", "crop=32", "steps=6", "warmup=2", "val_every=3", "energy=1", "optimizer=muon"]
@@ -315,9 +356,22 @@ def test_reading_losses_in_groups_changes_nothing(
     assert steps[0] == steps[1]
     losses = [[e.loss for e in run if isinstance(e, optimize.Progress)] for run in (one_by_one, grouped)]
     assert losses[0] == losses[1]
+    rates = [e.lr for e in one_by_one if isinstance(e, optimize.Progress)]
+    assert rates == [optimize.learning_rate(config, step) for step in range(9)]
     states = [checkpoint.load_state(tmp_path / name / runs.STATE)[1]["network"] for name in "ab"]
     for name, value in states[0].items():
         assert torch.equal(value, states[1][name])
+
+
+def test_losses_are_read_before_something_is_saved_or_validated(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(optimize.UNREAD, "cpu", 3)
+    config = replace(CONFIG, steps=8, save_every=5, val_every=7)
+    loaded, _ = dataset.load(images.find(folder), 32, tmp_path / "cache.u8")
+    state = optimize.new_state(config, CPU)
+    reached = [state.step for _ in optimize.train(config, state, loaded, CPU, torch.float32)]
+    assert sorted(set(reached)) == [3, 5, 6, 7, 8]
 
 
 def test_learning_rate_is_a_function_of_steps() -> None:
@@ -517,6 +571,24 @@ def test_held_out_photos_are_not_trained_on(folder: Path) -> None:
     assert sum(map(len, sources.split(folder, None))) == 27  # without --val they are photos like others
 
 
+def test_of_many_held_out_photos_16_are_looked_at(folder: Path) -> None:
+    (folder / "val").mkdir()
+    for i in range(31):
+        (folder / "val" / f"{i:02}.png").touch()
+    training, held_out = sources.split(folder, folder / "val")
+    assert (len(training), len(held_out)) == (24, 16)
+
+
+def test_photos_are_known_by_name_and_size(folder: Path) -> None:
+    path = images.find(folder)[0]
+    digests = [sources.digest(folder, None, None)]
+    path.write_bytes(path.read_bytes() + b"more")
+    digests.append(sources.digest(folder, None, None))
+    path.rename(path.with_name("other.png"))
+    digests.append(sources.digest(folder, None, None))
+    assert len(set(digests)) == 3
+
+
 def test_a_broken_held_out_photo_is_named(folder: Path, tmp_path: Path) -> None:
     val = tmp_path / "val"
     images.write(val / "good.png", Picture(photo("coffee")[:, :40, :40]))
@@ -624,11 +696,25 @@ def test_a_run_inside_its_photos_is_refused(role: str, folder: Path, tmp_path: P
         runs.create(CONFIG, data, val, folder / "runs" / "a")
 
 
+def test_a_run_inside_its_partners_is_refused(folder: Path, low: Path) -> None:
+    with pytest.raises(UsageError, match=f"lies inside {re.escape(str(low))}"):
+        runs.create(PAIRS, folder, None, low / "run", low)
+
+
 def test_held_out_photos_do_not_keep_what_is_cut_off(tmp_path: Path) -> None:
     images.write(tmp_path / "large.png", Picture(photo("astronaut").repeat(1, 2, 2)))
     (kept,) = sources.held_out([tmp_path / "large.png"], TINY, None).originals
     assert kept.shape == (3, 512, 512)
     assert kept.untyped_storage().nbytes() == 4 * kept.numel()
+
+
+def test_a_run_knows_its_photos_from_any_folder(
+    folder: Path, low: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    places = (path.relative_to(tmp_path) for path in (folder, folder, low))
+    run = runs.create(PAIRS, next(places), next(places), Path("run"), next(places))
+    assert (run.data, run.val, run.low) == (folder, folder, low)
 
 
 def test_only_the_length_of_a_run_can_change(folder: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import itertools
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ from dreamsr.engine.upscaler import Upscaler
 from dreamsr.files import checkpoint, hub, images
 from dreamsr.files.checkpoint import Model
 from dreamsr.files.images import Picture
-from dreamsr.metrics import luma, psnr
+from dreamsr.metrics import luma, psnr, ssim
 
 LINEAR = Process(ProcessConfig("linear", 1000, 1e-4, 0.02, anchored=False, k=1.0))
 STEPS = 5
@@ -96,10 +97,13 @@ def test_the_score_is_what_upscaling_with_the_tuned_model_gives(tiny_model: Mode
     hr = photo("chelsea")[:, 100:164, 120:184]
     pairs = Pairs([hr[:, ::4, ::4]], [hr])
     candidate = Candidate("unipc", (-3.0, -1.0, 0.5), 1.1)
-    score = tuner.objective(tiny_model, pairs, "psnr", None)(candidate)
-    tuned = tuner.with_tuned(tiny_model, [tuner.tuned_grid(tiny_model, candidate, "psnr", "a cat")])
+    model = replace(tiny_model, config=replace(TINY, sampling=replace(TINY.sampling, fidelity=0.5)))
+    tuned = tuner.with_tuned(model, [tuner.tuned_grid(model, candidate, "psnr", "a cat")])
     out = Upscaler(tuned, Settings(steps=3, fidelity=0))([pairs.inputs[0]])[0]
-    assert score == -psnr(luma(images.to_bytes(out)), luma(images.to_bytes(hr)), 4)
+    a, b = luma(images.to_bytes(out)), luma(images.to_bytes(hr))
+    assert tuner.objective(model, pairs, "psnr", None)(candidate) == -psnr(a, b, 4)
+    lpips = cast(Any, lambda *_: 0.25)
+    assert tuner.objective(model, pairs, "lpips", lpips)(candidate) == pytest.approx(1.25 - ssim(a, b, 4))
 
 
 def test_the_first_candidate_is_what_there_was(tiny_model: Model) -> None:
@@ -224,6 +228,7 @@ def test_given_pairs_begin_at_the_same_pixel(tmp_path: Path) -> None:
     assert original.shape == (3, 192, 192)
     assert torch.equal(given.repeat_interleave(4, 1).repeat_interleave(4, 2), original)
     assert torch.equal(given, low[:, 13:61, 11:59])
+    assert given.untyped_storage().nbytes() == 4 * given.numel()  # it does not keep what is cut off
     assert pairs.unread == []
 
 
