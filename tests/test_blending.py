@@ -92,6 +92,12 @@ def test_a_fine_tuned_run_and_what_it_began_with(program: Program, tiny_file: Pa
         assert torch.equal(made[name], ((begun[name] + value) / 2).half().float())
 
 
+def test_a_name_may_have_an_equals_sign(program: Program, tiny_file: Path) -> None:
+    tiny_file.rename("a=b.safetensors")
+    code, out, err = program("export", "a=b.safetensors", "c.safetensors", "--blend", "a=b.safetensors=0.5")
+    assert (code, out) == (0, "c.safetensors\n"), err
+
+
 def test_what_cannot_be_mixed_is_said_in_a_line(program: Program, tiny_file: Path) -> None:
     same = f"{tiny_file}=0.2"
     for target, shares, message in (

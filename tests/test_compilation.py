@@ -56,6 +56,7 @@ def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     monkeypatch.setattr(shutil, "which", lambda _: None)
     assert not worthwhile("auto", CPU, BF16, 1e9)
+    assert not worthwhile("auto", CPU, BF16, 1e9, recorded=True)  # on another machine
     with pytest.raises(UsageError, match="--compile on: there is no C\\+\\+ compiler"):
         worthwhile("on", CPU, BF16, 1e9)
 

@@ -59,6 +59,8 @@ def test_nested_overrides_leave_the_rest() -> None:
         ("energy=-1", "energy is -1.0; expected at least 0", ""),
         ("dream_p=maybe", "dream_p is 'maybe'; expected a number or off", ""),
         ("lr=inf", "lr is inf; expected a number", ""),
+        ("model.process.noise_start=1.98", "expected below 0.99 kappa", ""),
+        ("lr=true", "lr is True; expected a number", ""),
         ("model.process.lambda_noise=-inf", "lambda_noise is -inf; expected a number", ""),
         ("model.sampling.noise_scale=nan", "noise_scale is nan; expected a number", ""),
         ("seed=1e30", "expected at least 0 and below 2^63", ""),

@@ -19,7 +19,8 @@ from conftest import photo
 from programs import Program, small
 
 from dreamsr.data.degrade import degrade
-from dreamsr.engine import reports, statistics, sweep
+from dreamsr.engine import evaluation, reports, statistics, sweep
+from dreamsr.engine.evaluation import Evaluation
 from dreamsr.engine.evaluator import Row
 from dreamsr.engine.schedule import Settings
 from dreamsr.errors import ConfigError, UsageError
@@ -200,6 +201,8 @@ def test_the_protocols(program: Program, originals: Path, tmp_path: Path) -> Non
     code, out, _ = program("eval", "sr", "hr", "--protocol", "sr", "--scale", "3", "--json")
     document = json.loads(out)
     assert document["protocol"]["y"].endswith("crop 3")
+    code, out, _ = program("eval", "sr", "hr", "--crop", "0", "--json")
+    assert json.loads(out)["protocol"]["y"].endswith("crop 0")
     # 5 levels of RGB are 5 * 219 / 255 of Y
     assert document["means"]["given"]["psnr_y"] == pytest.approx(expected + 20 * math.log10(255 / 219), abs=1e-3)
 
@@ -293,12 +296,14 @@ def test_against_another_folder(program: Program, originals: Path, tmp_path: Pat
 
 def test_a_model_against_itself_differs_by_nothing(program: Program, tiny_file: Path, originals: Path) -> None:
     code, out, err = program(
-        "eval", "-m", tiny_file, "--data", originals, "--against", tiny_file, "--steps", 1, "--json"
+        "eval", "-m", tiny_file, "--data", originals, "--against", tiny_file, "--steps", "1,2", "--json"
     )
     assert code == 0, err
-    (difference,) = json.loads(out)["differences"]
-    values = {k: v for k, v in difference["means"]["difference"].items() if k != "s_per_mp" and not k.startswith("ms_")}
-    assert set(values.values()) == {0.0}
+    differences = json.loads(out)["differences"]
+    assert [found["method"] for found in differences] == ["1 step", "2 steps"]
+    for found in differences:
+        values = {k: v for k, v in found["means"]["difference"].items() if k != "s_per_mp" and not k.startswith("ms_")}
+        assert set(values.values()) == {0.0}
 
 
 def test_results_of_upscale_are_those_of_the_model(program: Program, tiny_file: Path, originals: Path) -> None:
@@ -428,6 +433,20 @@ def test_a_page_holds_everything(program: Program, tiny_file: Path, originals: P
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names are bytes there")
+def test_bars_in_names_are_no_columns() -> None:
+    found = Evaluation([Row("a", "x|y", {"psnr_y": 30.0})], {}, {"x|y": {}})
+    assert "| x\\|y | 30.00 |" in evaluation.to_markdown(found)
+
+
+def test_the_best_pictures_have_the_least_lpips(program: Program, originals: Path, shared_metrics: Path) -> None:
+    darker(originals, Path("sr"), 25)
+    words = ("--lpips-weights", shared_metrics / "lpips-alex.safetensors", "--html", "r.html")
+    assert program("eval", "sr", "hr", *words)[0] == 0
+    ends = re.findall(r"LPIPS \(AlexNet\) ([\d.]+), among the (best|worst)", Path("r.html").read_text())
+    assert [end for _, end in ends] == ["best", "best", "worst"]
+    assert ends == sorted(ends)
+
+
 def test_a_page_shows_where_a_picture_errs_most() -> None:
     error = torch.zeros(1, 700, 1300)
     error[:, 600:610, 900:910] = 1

@@ -210,6 +210,20 @@ def test_every_bundled_model_is_recorded() -> None:
         assert digest == recorded, name
 
 
+def test_sums_are_read_in_both_forms(tmp_path: Path) -> None:
+    """Of text, and of bytes, with a star before the name."""
+    (tmp_path / "SHA256SUMS").write_text(f"{'a' * 64}  a.safetensors\n{'b' * 64} *b.safetensors\n")
+    found = [hub.recorded_digest(tmp_path / f"{name}.safetensors") for name in "abc"]
+    assert found == ["a" * 64, "b" * 64, None]
+
+
+def test_a_bundled_name_comes_before_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, path in hub.bundled().items():
+        Path(name).touch()
+        assert hub.resolve(name) == path
+
+
 def test_local_names(tiny_file: Path, tmp_path: Path) -> None:
     assert hub.resolve(str(tiny_file)) == tiny_file
     run = tmp_path / "run"

@@ -14,14 +14,17 @@ import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from conftest import photo
+from PIL import Image, ImageChops
 from programs import PROGRAM, TORCHRUN, Program, killed, load, small, visible
 from rich.cells import cell_len
 from rich.console import Console
+from rich.progress import Progress
 
 from dreamsr.cli import console
 from dreamsr.engine.device import Tiling
@@ -139,8 +142,8 @@ def test_all_that_decides_the_bytes_makes_a_job_another_one(tiny_model: Model) -
 
     sampling, made_by = tiny_model.config.sampling, describe(Upscaler(tiny_model), "m", "")
     louder = replace(tiny_model.config, sampling=replace(sampling, noise_scale=1.1))
-    given = {"steps": 3, "seed": 1, "fidelity": 0.5, "samples": 2, "consistency": 1.0, "tile": 512, "batch": 3}
-    given |= {"grid": "karras", "sampler": "ddpm"}
+    given: dict[str, Any] = {"steps": 3, "seed": 1, "fidelity": 0.5, "samples": 2, "consistency": 1.0}
+    given |= {"tile": 512, "batch": 3, "grid": "karras", "sampler": "ddpm"}
     others = [
         *(job(**{key: value}) for key, value in given.items()),
         job(replace(tiny_model, config=louder)),
@@ -588,6 +591,9 @@ def test_compare_draws_before_and_after(program: Program, tiny_file: Path, tmp_p
     with load("out/a_compare.png") as sheet, load("out/a.png") as made:
         assert sheet.size == (2 * (120 + 4), 80 + 4)
         assert sheet.crop((124, 0, 244, 80)).tobytes() == made.tobytes()
+        enlarged = load(tmp_path / "in" / "a.png").resize((120, 80), Image.Resampling.BICUBIC)
+        difference = ImageChops.difference(sheet.crop((0, 0, 120, 80)), enlarged)
+        assert max(difference.tobytes()) <= 2
     with load("out/large_compare.png") as sheet, load("out/large.png") as made:
         assert sheet.size == (2 * (512 + 4), 512 + 4)
         assert sheet.crop((516, 0, 1028, 512)).tobytes() == made.crop((104, 144, 616, 656)).tobytes()
@@ -665,6 +671,19 @@ def test_a_pipe_gets_plain_lines(tiny_file: Path, tmp_path: Path) -> None:
     assert len(re.findall(r"^\[\d/3\] ", err, re.MULTILINE)) == 3
     last = r"^\[3/3\] in.02.png -> out.02.png 200x160; LR-PSNR .* \([\d.]+ MP/s, 0:00 left\)$"
     assert re.search(last, err, re.MULTILINE)
+
+
+def test_what_took_no_time_says_nothing_of_the_pace(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    now = iter((0.0, 1.0, 2.0))
+    monkeypatch.setattr(console, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    monkeypatch.setattr(console, "_talk", Console(stderr=True, highlight=False, soft_wrap=True))
+    monkeypatch.setattr(console, "_bar", lambda: Progress(disable=True))
+    with console.progress(3, "MP", 3.0) as advance:
+        advance("a", "a is skipped", 1.0, idle=True)
+        advance("b", "b is done", 1.0)
+    assert capfd.readouterr().err == "[1/3] a is skipped\n[2/3] b is done (0.50 MP/s, 0:02 left)\n"
 
 
 @pytest.mark.parametrize("width", [20, 40, 80, 200])

@@ -129,6 +129,14 @@ def test_the_originals_give_the_distance_of_the_definition(
     assert lpips(*small) == lpips(*large) > 0
 
 
+def test_what_a_place_lacks_the_cache_may_have(published: dict[str, float], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert load_lpips(tmp_path / "empty") is None
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "published").rename(tmp_path / "cache" / "dreamsr")
+    assert load_lpips(tmp_path / "empty") is not None
+
+
 def test_a_file_that_is_not_the_original_is_refused(published: dict[str, float], tmp_path: Path) -> None:
     with (tmp_path / "published" / "alex.pth").open("ab") as file:
         file.write(b"more")

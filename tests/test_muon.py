@@ -84,11 +84,15 @@ def test_layers_of_one_shape_do_not_mix() -> None:
 def test_every_weight_has_one_optimizer() -> None:
     """With Muon, those of convolutions its own."""
     for name in ("adamw", "muon"):
-        state = optimize.new_state(TrainConfig(model=TINY, crop=32, optimizer=name), CPU)
+        config = TrainConfig(model=TINY, crop=32, optimizer=name, lr=0.02, weight_decay=0.3)
+        state = optimize.new_state(config, CPU)
         owned = [p for optimizer in state.optimizers for group in optimizer.param_groups for p in group["params"]]
         assert sorted(map(id, owned)) == sorted(map(id, state.network.parameters()))
         kinds = [type(optimizer) for optimizer in state.optimizers]
         assert kinds == [torch.optim.AdamW] + [Muon] * (name == "muon")
+        assert state.optimizers[0].defaults["betas"] == (0.9, 0.99)
+        for optimizer in state.optimizers:
+            assert (optimizer.defaults["lr"], optimizer.defaults["weight_decay"]) == (0.02, 0.3)
     assert all(p.ndim == 4 for group in state.optimizers[1].param_groups for p in group["params"])
     assert all(p.ndim != 4 for group in state.optimizers[0].param_groups for p in group["params"])
 

@@ -10,6 +10,7 @@ from conftest import SHARED, TINY, photo, randomise
 from torch import Tensor
 
 from dreamsr.config import NetworkConfig
+from dreamsr.core import noise
 from dreamsr.core.enlargement import Axis, window
 from dreamsr.core.resize import bicubic
 from dreamsr.data.degrade import degrade
@@ -58,6 +59,26 @@ def test_batch_size_does_not_matter(upscaler: Upscaler) -> None:
         other = replace(upscaler, settings=replace(upscaler.settings, batch=batch))
         for a, b in zip(reference, other(pictures()), strict=True):
             assert float((a - b).abs().max()) < 1e-4
+
+
+def test_every_draw_of_noise_has_a_key_of_its_own(tiny_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """(seed, sample, step), where step 0 is what sampling starts from."""
+    keys: list[tuple[int, int, int]] = []
+
+    def normal(key: tuple[int, int, int], size: tuple[int, int], *_: object, **__: object) -> Tensor:
+        keys.append(key)
+        return torch.zeros(3, *size)
+
+    monkeypatch.setattr(noise, "normal", normal)
+    Upscaler(tiny_model, Settings(steps=3, sampler="ddpm", seed=7, samples=2))([torch.zeros(3, 8, 8)])
+    assert keys == [(7, sample, step) for sample in range(2) for step in range(3)]
+
+
+def test_without_noise_at_the_start_the_seed_does_not_matter(tiny_model: Model) -> None:
+    silent = replace(TINY, sampling=replace(TINY.sampling, noise_scale=0.0))
+    model = replace(tiny_model, config=silent)
+    a, b = (Upscaler(model, Settings(steps=2, seed=seed))(pictures()[1:2])[0] for seed in (0, 1))
+    assert torch.equal(a, b)
 
 
 def test_the_seed_matters(upscaler: Upscaler) -> None:
