@@ -48,7 +48,8 @@ def test_another_configuration_leaves_card_and_weights(tiny_model: Model, tiny_f
     checkpoint.reconfigure(tiny_file, tmp_path / "other.safetensors", other)
     model = checkpoint.load_model(tmp_path / "other.safetensors")
     assert (model.config, model.card) == (other, tiny_model.card)
-    assert checkpoint.weights_digest(model.network) == checkpoint.weights_digest(tiny_model.network)
+    for name, value in tiny_model.network.state_dict().items():
+        assert torch.equal(model.network.state_dict()[name], value)
 
 
 def test_schedules_are_not_in_the_file(tiny_file: Path) -> None:

@@ -83,7 +83,7 @@ def test_names_are_no_markup(program: Program, tiny_file: Path, tmp_path: Path) 
     code, _, err = program("upscale", "in", "out", "-m", tiny_file, "--steps", 1)
     assert code == 1
     assert "] in/[bold]a.png -> out/[bold]a.png 120x80" in err
-    assert "failed: in/[red]b.png: in/[red]b.png is not a PNG" in err
+    assert "failed: in/[red]b.png: is not a PNG" in err
 
 
 def test_a_broken_file_is_reported_and_the_rest_is_done(program: Program, tiny_file: Path, tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def _sampler(config: ModelConfig, asked: str, steps: int) -> SamplerName:
     if name == "resshift" and config.process.schedule != "resshift":
         raise UsageError(
             f"sampler resshift is made for ResShift's process; this model has {config.process.schedule}",
-            "use ddpm for noise at every step, or unipc",
+            "use --sampler ddpm for noise at every step, or unipc",
         )
     least = SAMPLERS[name].least_steps
     if steps >= least:
