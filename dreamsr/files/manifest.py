@@ -91,12 +91,7 @@ class Manifest:
                 end = file.seek(0, 2)
                 file.seek(max(0, end - 1))
                 torn = file.read(1) not in (b"", b"\n")
-                try:
-                    file.write(b"\n" * torn + line)
-                    file.flush()
-                except OSError:
-                    file.truncate(end)
-                    raise
+                file.write(b"\n" * torn + line)
         except OSError as error:
             raise unwritable(self.path, error) from error
 

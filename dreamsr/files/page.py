@@ -111,7 +111,7 @@ class _Axis:
 
     @property
     def ticks(self) -> list[str]:
-        """Three to eight round values."""
+        """Three to ten round values."""
         step = 10 ** math.floor(math.log10(self.high - self.low))
         step *= next(
             factor for factor in (1, 0.5, 0.2) if (self.high - self.low) / (step * factor) >= 4 or factor == 0.2
