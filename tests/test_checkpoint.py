@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -172,3 +174,13 @@ def test_a_failed_write_leaves_the_old_file(
         checkpoint.save_model(tiny_file, tiny_model, torch.float32)
     assert tiny_file.read_bytes() == before
     assert [p.name for p in tiny_file.parent.glob(".*")] == []
+
+
+def test_to_load_a_model_loads_no_compiler() -> None:
+    """Some of what torch does on its meta device imports it, which takes longer than the model."""
+    code = (
+        "import sys; from dreamsr.files import checkpoint, hub\n"
+        "checkpoint.load_model(hub.resolve('photo-x4'))\n"
+        "sys.exit('torch._dynamo' in sys.modules or 'torch.fx.experimental.symbolic_shapes' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

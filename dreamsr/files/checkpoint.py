@@ -75,8 +75,8 @@ def build(config: ModelConfig) -> UNet:
     return _channels_last(SR3UNet(network) if isinstance(network, SR3Config) else PatchUNet(network))
 
 
-def empty(config: ModelConfig, weights: Mapping[str, Tensor], path: Path) -> UNet:
-    """A network that these weights fit, not initialised: that takes many seconds for a large one.
+def with_weights(config: ModelConfig, weights: Mapping[str, Tensor], path: Path) -> UNet:
+    """A network in float32 with these weights, channels last; to initialise a large one would take many seconds.
 
     Raises CheckpointError, before memory is asked for, where they do not fit.
     """
@@ -86,7 +86,8 @@ def empty(config: ModelConfig, weights: Mapping[str, Tensor], path: Path) -> UNe
     except RuntimeError as error:
         raise CheckpointError(f"{path} has no usable model configuration: {error}") from error
     _check_fit(network, weights, path)
-    return network.to_empty(device="cpu")
+    network.load_state_dict({name: value.to(torch.float32) for name, value in weights.items()}, assign=True)
+    return _channels_last(network)
 
 
 def save_model(path: Path, model: Model, dtype: torch.dtype) -> Model:
@@ -125,8 +126,7 @@ def load_model(path: Path) -> Model:
     metadata, weights = read_tensors(path)
     document, card = _documents(metadata, weights, path)
     config = _configuration(document, path)
-    network = empty(config, weights, path)
-    load_weights(network, weights, path)
+    network = with_weights(config, weights, path)
     return Model(_with_own_grids(config, network), network.eval(), card)
 
 

@@ -64,8 +64,7 @@ def load_published(path: Path, overrides: Sequence[str] = ()) -> Model:
         names = {name: published(name) for name in checkpoint.build(config).state_dict()}
     _check_names([*names.values(), BETAS], content, path)
     weights = {ours: content[theirs] for ours, theirs in names.items()}
-    network = checkpoint.empty(config, weights, path)
-    checkpoint.load_weights(network, weights, path)
+    network = checkpoint.with_weights(config, weights, path)
     process = replace(config.process, **_linear(content[BETAS], path))
     sampling = replace(config.sampling, lambda_start=Process(process).span[0])
     return Model(replace(config, process=process, sampling=sampling), network.eval(), {"converted_from": path.name})
