@@ -520,6 +520,18 @@ def test_json_is_an_object_a_file_and_a_summary(program: Program, tiny_file: Pat
     assert re.search(r"^failed: in/bad.png: is not a", err, re.MULTILINE)
 
 
+def test_the_summary_repeats_all_failures_and_some_warnings(program: Program, tiny_file: Path, tmp_path: Path) -> None:
+    """Random weights agree with no input, so that every picture has a warning."""
+    for i in range(25):
+        small(tmp_path / "in" / f"{i:02d}.png", torch.rand(3, 4, 5) * 2 - 1)
+        (tmp_path / "in" / f"bad{i:02d}.png").write_bytes(b"words")
+    _, _, err = program("upscale", "in", "out", "-m", tiny_file, "--steps", 1)
+    assert len(re.findall(r"^failed: in/bad\d\d.png: ", err, re.MULTILINE)) == 25
+    assert len(re.findall(r"^warning: in/", err, re.MULTILINE)) == 20
+    assert "warning: and 5 more warnings; all of them are in the manifest" in err
+    assert sum(len(entry["warnings"]) for entry in entries(tmp_path / "out")) == 25
+
+
 @pytest.mark.parametrize(
     ("words", "size"),
     [

@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dreamsr.cli import console
+from dreamsr.words import counted
 
 if TYPE_CHECKING:
     from dreamsr.engine.estimate import Estimate
     from dreamsr.engine.planning import Task
     from dreamsr.engine.resume import Verdict
     from dreamsr.engine.work import Result
+
+
+_MOST = 20
+"""Warnings that the summary says again."""
 
 
 class Report:
@@ -53,10 +58,14 @@ class Report:
                     console.data(json.dumps(_document(result)))
 
     def summary(self) -> None:
-        """Counts, speed, and every warning and failure once more."""
+        """Counts, speed, and once more every failure and the first warnings."""
         seconds = time.monotonic() - self._start
         if self._remarks:
-            console.list_up("to look at", self._remarks)
+            failures = [remark for remark in self._remarks if remark[0] == "failed"]
+            warnings = [remark for remark in self._remarks if remark[0] != "failed"]
+            console.list_up("to look at", [*failures, *warnings[:_MOST]])
+            if (more := len(warnings) - _MOST) > 0:
+                console.warn(f"and {counted(more, 'more warning')}; all of them are in the manifest")
         counts = [
             f"{self._counts[status]} {status}" for status in ("done", "skipped", "failed") if self._counts[status]
         ]
@@ -65,8 +74,8 @@ class Report:
         again += [f"{self._elsewhere} of them by other processes"] if self._elsewhere else []
         speed = [f"{self._megapixels:.2f} MP in {console.duration(seconds)}"] if self._megapixels else []
         left = [f"{missing} not done"] if missing else []
-        counted = ", ".join([*counts, *left, *again, *speed])
-        console.say(counted)
+        all_in_all = ", ".join([*counts, *left, *again, *speed])
+        console.say(all_in_all)
         if self._json:
             whole = {
                 "files": len(self._tasks),
@@ -77,7 +86,7 @@ class Report:
             found = {status: self._counts[status] for status in ("done", "skipped", "failed")}
             console.data(json.dumps({"summary": found | whole | {"megapixels": round(self._megapixels, 3)}}))
         if self._page:
-            self._write(self._page, counted)
+            self._write(self._page, all_in_all)
 
     def _write(self, path: Path, counted: str) -> None:
         from dreamsr.engine import reports
