@@ -88,11 +88,11 @@ class Report:
         if self._page:
             self._write(self._page, all_in_all)
 
-    def _write(self, path: Path, counted: str) -> None:
+    def _write(self, path: Path, summary: str) -> None:
         from dreamsr.engine import reports
         from dreamsr.files import page
 
-        page.write(path, reports.job_page(self._results, counted))
+        page.write(path, reports.job_page(self._results, summary))
         console.say(f"report: {path}")
 
     def plan(self, verdicts: "Sequence[tuple[Task, Verdict]]", estimate: "Estimate") -> None:
