@@ -36,7 +36,7 @@ def exif(orientation: int = 1) -> Image.Exif:
     block[0x0100], block[0x0101], block[0x0112], block[0x010F] = 24, 18, orientation, "a camera"
     block[0x013B] = "Zoë".encode()
     block.get_ifd(EXIF).update({0x9003: "2026:01:02 03:04:05", 0xA002: 24, 0xA003: 18, 0x829A: IFDRational(1, 250)})
-    block.get_ifd(EXIF)[0xA005] = {1: "R98"}
+    block.get_ifd(EXIF).update({0xA005: {1: "R98"}, 0xA430: "owner"})
     block.get_ifd(GPS).update({1: "N", 2: (52.0, 31.0, 12.5), 0x12: "Zoë".encode()})
     return block
 
@@ -74,7 +74,8 @@ def test_the_thumbnail_of_these_tests_is_one() -> None:
 def test_everything_follows_the_picture(suffix: str, depth: int, tmp_path: Path) -> None:
     """Written, read, made four times as large, written and read by Pillow."""
     path = tmp_path / f"a.{suffix}"
-    block = Metadata(PROFILE, with_thumbnail(exif().tobytes()), XMP.replace(b'"6"', b'"1"'), (300, 150))
+    written = exif().tobytes().replace(b"owner", "Zoë!".encode())  # as cameras do, in UTF-8 by the name of ASCII
+    block = Metadata(PROFILE, with_thumbnail(written), XMP.replace(b'"6"', b'"1"'), (300, 150))
     images.write(path, Picture(pixels().color, metadata=block, depth=depth))
     picture = images.read(path)
     assert picture.depth == depth
@@ -90,6 +91,7 @@ def test_everything_follows_the_picture(suffix: str, depth: int, tmp_path: Path)
     inner = got.get_ifd(EXIF)
     for text in (got[0x013B], got.get_ifd(GPS)[0x12]):
         assert text.encode("latin-1") == "Zoë".encode()
+    assert inner[0xA430].encode("latin-1") == "Zoë!".encode()
     assert (inner[0xA002], inner[0xA003], inner[0x9003]) == (96, 72, "2026:01:02 03:04:05")
     assert inner[0x829A] == IFDRational(1, 250)
     assert got.get_ifd(0xA005)[1] == "R98"

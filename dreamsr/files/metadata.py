@@ -120,12 +120,19 @@ def _clean(exif: Image.Exif, storage: frozenset[int]) -> bytes:
     return _keep_text(exif).tobytes() if len(exif) else b""
 
 
+class _Text(str):
+    """Text that is written with the bytes that it was read from: Pillow asks for ASCII, with question marks."""
+
+    def encode(self, *_: object) -> bytes:
+        return super().encode("latin-1", "replace")
+
+
 def _keep_text(exif: Image.Exif) -> Image.Exif:
-    """With bytes for text that is not ASCII: Pillow would write question marks."""
+    """With the text that is not ASCII."""
     for directory in (exif, *(exif.get_ifd(tag) for tag in (EXIF_DIRECTORY, GPS_DIRECTORY) if tag in exif)):
         for tag, value in list(directory.items()):
             if isinstance(value, str) and not value.isascii():
-                directory[tag] = value.encode("latin-1", "replace")
+                directory[tag] = _Text(value)
     return exif
 
 
