@@ -99,7 +99,9 @@ def upscale(
         console.say(f"left out: {counts}; {images.KINDS} pictures are upscaled")
     folder = target if planning.is_job(sources) else None
     manifest = Manifest(folder) if folder else None
-    upscaler = setup.compiled(upscaler, compile, sum(task.megapixels for task in tasks), manifest, dry_run)
+    megapixels = sum(task.megapixels for task in tasks)
+    setup.advise(upscaler, dtype, megapixels)
+    upscaler = setup.compiled(upscaler, compile, megapixels, manifest, dry_run)
     sha256 = file_digest(file)
     made_by = describe(upscaler, hub.public_name(model), sha256) if provenance else None
     job = Job(upscaler, sha256, sizing, quality, overwrite, strip_metadata, made_by)
