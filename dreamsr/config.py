@@ -4,7 +4,8 @@ Nothing here imports torch, so that a configuration is checked before anything h
 """
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from dreamsr.errors import ConfigError
@@ -235,6 +236,10 @@ class ModelConfig:
         _require(1 <= least <= self.scale, "model.smallest_scale", f"between 1 and {self.scale}", least)
         many = self.degradation == "pairs" and self.smallest_scale is not None
         _require(not many, "model.smallest_scale", "none, as pairs have one scale", least)
+
+    def with_tuned(self, grids: Iterable[TunedGrid] = ()) -> "ModelConfig":
+        """The same with these tuned grids in place of its own."""
+        return replace(self, sampling=replace(self.sampling, tuned=tuple(grids)))
 
     @property
     def least_scale(self) -> float:

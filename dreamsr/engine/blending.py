@@ -34,11 +34,10 @@ def blended(model: Model, others: Mapping[str, tuple[Model, float]]) -> Model:
     parts = [(m.network.state_dict(), share) for m, share in ((model, rest), *others.values())]
     network = copy.deepcopy(model.network)
     network.load_state_dict({key: sum(share * weights[key] for weights, share in parts) for key in parts[0][0]})
-    sampling = replace(model.config.sampling, tuned=())
     licences = filter(None, (m.card.get("licence") for m in (model, *(other for other, _ in others.values()))))
     licence = {"licence": " and ".join(dict.fromkeys(licences))}
     card = {**model.card, "blend": shares, **(licence if licence["licence"] else {})}
-    return Model(replace(model.config, sampling=sampling), network, card)
+    return Model(model.config.with_tuned(), network, card)
 
 
 def _meaning(model: Model) -> tuple[object, ...]:

@@ -119,8 +119,7 @@ def _load(
         raise UsageError(f"the weights of {source} are of another network", "leave out what begins with network.")
     if not origin and not model.config.least_scale <= config.least_scale <= config.scale <= model.config.scale:
         raise UsageError(f"{source} makes {model.config.scales}, not {config.scales}", "`upscale --scale` reduces")
-    untuned = replace(config, sampling=replace(config.sampling, tuned=(), fidelity=0.0))
-    schedule(untuned, Settings())  # a model that cannot be sampled is of no use
+    schedule(config.with_tuned(), Settings(fidelity=0.0))  # a model that cannot be sampled is of no use
     return replace(model, config=config, card={**model.card, **(card or {})}), file_digest(file)
 
 

@@ -22,7 +22,7 @@ def make(
     pairs: inputs are given, not made, and have one scale. name: of the model, where none of them gives it one. Raises
     UsageError for an unknown preset, and for a network that cannot begin with the weights of `start`.
     """
-    begun = {} if start is None else to_dict(_inherited(start))
+    begun = {} if start is None else to_dict(start.with_tuned())  # grids belong to its weights
     document = load_toml(_preset(preset or DEFAULT), preset or DEFAULT)
     document = merge({"model": {**begun, "name": name}}, document)
     if pairs:
@@ -36,11 +36,6 @@ def make(
 def shared(config: TrainConfig, processes: int) -> TrainConfig:
     """The recipe with at least one micro-batch for every process."""
     return replace(config, micro_batches=max(config.micro_batches, processes))
-
-
-def _inherited(start: ModelConfig) -> ModelConfig:
-    """The configuration of the model started from, without grids, which belong to its weights."""
-    return replace(start, sampling=replace(start.sampling, tuned=()))
 
 
 def _reachable(network: NetworkConfig | SR3Config) -> list[NetworkConfig | SR3Config]:

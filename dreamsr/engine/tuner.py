@@ -116,7 +116,7 @@ def limits(model: Model) -> tuple[float, float]:
 def starts(model: Model, steps: int) -> list[Candidate]:
     """What sampling is without tuning and with it, and other spacings and samplers between the same ends."""
     own, process = model.config.sampling, Process(model.config.process)
-    usual = schedule(replace(model.config, sampling=replace(own, tuned=())), Settings(steps=steps))
+    usual = schedule(model.config.with_tuned(), Settings(steps=steps))
     found = [Candidate(usual.name, _lambdas(usual.levels), usual.noise_scale)]
     found += [Candidate(g.sampler, g.lambdas, g.noise_scale) for g in own.tuned if len(g.lambdas) == steps]
     span = max(own.lambda_start, process.span[0]), min(own.lambda_end, process.span[1])
@@ -186,8 +186,7 @@ def _tuned(best: Candidate, weights: str, kind: Objective, data: str) -> TunedGr
 
 def with_tuned(model: Model, grids: Sequence[TunedGrid]) -> Model:
     """The model with these grids in place of what it had for the same numbers of steps."""
-    own = model.config.sampling
     fresh = {len(grid.lambdas) for grid in grids}
-    kept = [grid for grid in own.tuned if len(grid.lambdas) not in fresh]
-    tuned = tuple(sorted([*kept, *grids], key=lambda grid: len(grid.lambdas)))
-    return replace(model, config=replace(model.config, sampling=replace(own, tuned=tuned)))
+    kept = [grid for grid in model.config.sampling.tuned if len(grid.lambdas) not in fresh]
+    tuned = sorted([*kept, *grids], key=lambda grid: len(grid.lambdas))
+    return replace(model, config=model.config.with_tuned(tuned))

@@ -146,22 +146,20 @@ def weights_digest(weights: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _with_own_grids(config: ModelConfig, network: torch.nn.Module) -> ModelConfig:
+def _with_own_grids(config: ModelConfig, network: nn.Module) -> ModelConfig:
     """`config` without the grids that were tuned for other weights."""
     if not config.sampling.tuned:
-        return config
+        return config  # a digest takes time
     digest = weights_digest(network.state_dict())
-    own = tuple(grid for grid in config.sampling.tuned if grid.weights == digest)
-    return replace(config, sampling=replace(config.sampling, tuned=own))
+    return config.with_tuned(grid for grid in config.sampling.tuned if grid.weights == digest)
 
 
 def signed(config: ModelConfig, weights: Mapping[str, Tensor]) -> ModelConfig:
-    """`config` whose tuned grids are those of `weights`: the same ones as before, but for their rounding."""
+    """`config` with its tuned grids declared to be for `weights`: those they were tuned for, rounded otherwise."""
     if not config.sampling.tuned:
         return config
     digest = weights_digest(weights)
-    own = tuple(replace(grid, weights=digest) for grid in config.sampling.tuned)
-    return replace(config, sampling=replace(config.sampling, tuned=own))
+    return config.with_tuned(replace(grid, weights=digest) for grid in config.sampling.tuned)
 
 
 def describe(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
