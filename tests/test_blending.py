@@ -34,6 +34,8 @@ def test_the_licences_of_all_hold() -> None:
     assert blended(own, {"b": (shared, 0.5)}).card["licence"] == "CC BY-SA 4.0"
     both = blended(model(0.1), {"b": (shared, 0.3), "c": (shared, 0.3)})
     assert both.card["licence"] == "none and CC BY-SA 4.0"
+    several = blended(replace(shared, card={"licence": ["MIT", "CC0"]}), {"b": (shared, 0.5)})  # as TOML may have it
+    assert several.card["licence"] == "['MIT', 'CC0'] and CC BY-SA 4.0"
 
 
 def test_the_models_that_are_mixed_stay_as_they_were() -> None:

@@ -6,7 +6,7 @@ not mix.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from dreamsr.errors import UsageError
@@ -34,10 +34,14 @@ def blended(model: Model, others: Mapping[str, tuple[Model, float]]) -> Model:
     parts = [(m.network.state_dict(), share) for m, share in ((model, rest), *others.values())]
     network = copy.deepcopy(model.network)
     network.load_state_dict({key: sum(share * weights[key] for weights, share in parts) for key in parts[0][0]})
-    licences = filter(None, (m.card.get("licence") for m in (model, *(other for other, _ in others.values()))))
-    licence = {"licence": " and ".join(dict.fromkeys(licences))}
-    card = {**model.card, "blend": shares, **(licence if licence["licence"] else {})}
+    card = {**model.card, **_licence([model, *(other for other, _ in others.values())]), "blend": shares}
     return Model(model.config.with_tuned(), network, card)
+
+
+def _licence(models: Sequence[Model]) -> dict[str, str]:
+    """The entry of a card for the licences of all models, each once; none where none has one."""
+    known = dict.fromkeys(str(model.card["licence"]) for model in models if model.card.get("licence"))
+    return {"licence": " and ".join(known)} if known else {}
 
 
 def _meaning(model: Model) -> tuple[object, ...]:
