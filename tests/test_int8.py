@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dreamsr.cli import setup
+from dreamsr.config import ModelConfig, NetworkConfig
 from dreamsr.core import int8
 from dreamsr.core.int8 import Int8Conv2d
 from dreamsr.data.degrade import degrade
@@ -19,7 +20,7 @@ from dreamsr.engine.upscaler import Upscaler
 from dreamsr.files import checkpoint, hub, images
 from dreamsr.files.images import Picture
 
-pytestmark = pytest.mark.skipif(int8.unavailable(), reason="this build of torch has no convolutions in 8 bits")
+pytestmark = pytest.mark.skipif(not int8.available(), reason="this build of torch has no convolutions in 8 bits")
 CONVOLUTIONS = {
     "3x3": nn.Conv2d(64, 80, 3, padding=1).requires_grad_(False),
     "strided": nn.Conv2d(64, 96, 2, stride=2).requires_grad_(False),
@@ -82,6 +83,13 @@ def test_constants_and_company() -> None:
         assert torch.equal(together[i : i + 1], conv(x[i : i + 1]))
     x[1, 5, 2, 2] = torch.inf
     assert conv(x).isfinite().flatten(1).all(1).tolist() == [True, False, True]
+
+
+def test_first_and_last_layers_are_kept_however_wide() -> None:
+    config = ModelConfig(network=NetworkConfig(patch=8, widths=(96, 160), blocks=1, encoder_blocks=1))
+    small = int8.quantized(checkpoint.build(config))
+    kept = {name for name, module in small.named_modules() if isinstance(module, nn.Conv2d)}
+    assert kept == {"enter", "enter_anchor", "leave"}
 
 
 def test_what_is_replaced() -> None:

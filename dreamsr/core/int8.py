@@ -1,8 +1,8 @@
 """Convolutions of whole numbers: in 8 bits a CPU multiplies two to four times as many as in fp32.
 
-Weights have a scale for every output channel, inputs one for every call, from their smallest and largest value;
-sums are exact. Only what takes nearly all the time is done so, the convolutions inside of a network: its first
-and last layers, norms and sums stay in float32.
+Weights have a scale for every output channel; an input has one for each picture of a call, from its smallest to its
+largest value; sums are exact. Only the convolutions inside of a network, which take nearly all the time, are replaced:
+its first and last layers, norms and sums stay in float32.
 """
 
 import math
@@ -18,9 +18,9 @@ _LARGEST_INPUT = 255
 N = TypeVar("N", bound=nn.Module)
 
 
-def unavailable() -> bool:
-    """Whether this build of torch has no such convolutions; those for x86 have."""
-    return platform.machine().lower() not in ("x86_64", "amd64") or not hasattr(torch.ops.onednn, "qconv_pointwise")
+def available() -> bool:
+    """Whether this build of torch has such convolutions: those for x86 have."""
+    return platform.machine().lower() in ("x86_64", "amd64") and hasattr(torch.ops.onednn, "qconv_pointwise")
 
 
 def largest_weight() -> int:
@@ -32,7 +32,7 @@ def largest_weight() -> int:
 
 
 class Int8Conv2d(nn.Module):
-    """Stands for a convolution with zero padding, of (B, C, H, W) in float32, best channels last."""
+    """Takes the place of a convolution with zero padding: (B, C, H, W) in float32, fastest in channels last."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
@@ -66,8 +66,9 @@ class Int8Conv2d(nn.Module):
 
 
 def quantized(network: N) -> N:
-    """`network`, in float32, with its inner convolutions in 8 bits; it is changed."""
-    for module in list(network.modules()):
+    """`network`, in float32, changed to have its inner convolutions in 8 bits."""
+    inner = [module for module in network.modules() if module is not network]  # whose own are the first and the last
+    for module in inner:
         for name, child in module.named_children():
             if isinstance(child, nn.Conv2d) and _replaceable(child):
                 setattr(module, name, Int8Conv2d(child))

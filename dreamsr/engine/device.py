@@ -40,7 +40,7 @@ def trouble(device: str) -> str | None:
 
 def choose_dtype(device: torch.device, name: str = "auto") -> torch.dtype:
     """`auto` takes bf16 where the hardware multiplies it natively, else fp32."""
-    if name == "int8" and (device.type != "cpu" or int8.unavailable()):
+    if name == "int8" and (device.type != "cpu" or not int8.available()):
         raise UsageError("int8 is for CPUs with a torch for x86", "use --device cpu --dtype int8, or another --dtype")
     if name in PRECISIONS:
         return PRECISIONS[name]

@@ -40,11 +40,11 @@ class Model:
     network: UNet
     card: dict[str, Any]
     exact: UNet | None = None
-    """The network in float32, where `network` is in less."""
+    """The network in float32, where `network` is in fp16 or bf16."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the network computes in; int8: its inner convolutions, all else in float32."""
+        """What the network computes in; int8 stands for 8 bits in its inner convolutions and float32 elsewhere."""
         return torch.int8 if is_quantized(self.network) else next(self.network.parameters()).dtype
 
     @property
@@ -57,16 +57,13 @@ class Model:
         return next(self.network.parameters()).device
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> "Model":
-        """A copy for inference with the network on `device` in `dtype`, of which int8 is for CPUs."""
-
-        def converted(dtype: torch.dtype) -> UNet:
-            return _channels_last(copy.deepcopy(self.network).requires_grad_(False).eval().to(device, dtype))
-
+        """A copy for inference with the network on `device` in `dtype`; int8 is for CPUs."""
+        exact = _for_inference(self.network, device, torch.float32)
+        if dtype == torch.float32:
+            return replace(self, network=exact, exact=None)
         if dtype == torch.int8:
-            return replace(self, network=quantized(converted(torch.float32)), exact=None)
-        return replace(
-            self, network=converted(dtype), exact=None if dtype == torch.float32 else converted(torch.float32)
-        )
+            return replace(self, network=quantized(exact), exact=None)
+        return replace(self, network=_for_inference(self.network, device, dtype), exact=exact)
 
 
 def build(config: ModelConfig) -> UNet:
@@ -274,6 +271,11 @@ def load_state(path: Path) -> tuple[dict[str, str], dict[str, dict[str, Tensor]]
         group, _, name = key.partition("/")
         groups.setdefault(group, {})[name] = tensor
     return metadata, groups
+
+
+def _for_inference(network: N, device: torch.device | str, dtype: torch.dtype) -> N:
+    """A copy that does not learn."""
+    return _channels_last(copy.deepcopy(network).requires_grad_(False).eval().to(device, dtype))
 
 
 def _channels_last(network: N) -> N:
