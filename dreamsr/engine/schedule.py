@@ -3,7 +3,7 @@
 import math
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import get_args
+from typing import cast, get_args
 
 import torch
 from torch import Tensor
@@ -101,11 +101,15 @@ def schedule(config: ModelConfig, settings: Settings) -> Schedule:
         return Schedule(name, _explicit(process, lambdas), own.noise_scale, settings.grid, fidelity)
     if steps == 1:
         return _single(process)
-    grid = own.grid if settings.grid == AUTO else next(grid for grid in GRIDS if grid == settings.grid)
-    # a table may end before the usual grid does
-    span = max(own.lambda_start, process.span[0]), min(own.lambda_end, process.span[1])
+    grid = own.grid if settings.grid == AUTO else cast(Grid, settings.grid)
+    span = usual_span(own, process)
     levels = process.levels(steps, grid, span)
     return Schedule(name, levels, own.noise_scale, f"{grid} {span[0]:.4g} {span[1]:.4g}", fidelity)
+
+
+def usual_span(own: SamplingConfig, process: Process) -> tuple[float, float]:
+    """The first and last lambda of a model's own grids, as far as its process has them: a table may end before."""
+    return max(own.lambda_start, process.span[0]), min(own.lambda_end, process.span[1])
 
 
 def parse_grid(text: str) -> tuple[float, ...]:
@@ -134,7 +138,7 @@ def _tuned(own: SamplingConfig, steps: int) -> TunedGrid | None:
 
 def _sampler(config: ModelConfig, asked: str, steps: int) -> SamplerName:
     """The sampler that was asked for, or the model's own as far as it can do with these steps."""
-    name = config.sampling.sampler if asked == AUTO else next(name for name in SAMPLERS if name == asked)
+    name = config.sampling.sampler if asked == AUTO else cast(SamplerName, asked)
     if name == "resshift" and config.process.schedule != "resshift":
         raise UsageError(
             f"sampler resshift is made for ResShift's process; this model has {config.process.schedule}",

@@ -20,7 +20,7 @@ from dreamsr.core.sampling import SAMPLERS
 from dreamsr.data.degrade import Pairs
 from dreamsr.engine import sources
 from dreamsr.engine.memory import Frugal
-from dreamsr.engine.schedule import Settings, schedule
+from dreamsr.engine.schedule import Settings, schedule, usual_span
 from dreamsr.engine.upscaler import Upscaler
 from dreamsr.errors import UsageError
 from dreamsr.files import checkpoint, images
@@ -86,14 +86,14 @@ def search(
 
 def _child(parent: Candidate, limits: tuple[float, float], spread: float, rng: random.Random) -> Candidate:
     moved = sorted(x + rng.gauss(0, spread) for x in parent.lambdas)
-    allowed = [name for name in _deterministic() if SAMPLERS[name].least_steps <= len(moved)]
-    sampler = rng.choice(allowed) if rng.random() < 0.25 else parent.sampler
+    sampler = rng.choice(_samplers(len(moved))) if rng.random() < 0.25 else parent.sampler
     noise_scale = parent.noise_scale * math.exp(rng.gauss(0, spread / 10))
     return Candidate(sampler, _apart(moved, limits), noise_scale)
 
 
-def _deterministic() -> list[SamplerName]:
-    return [name for name, sampler in SAMPLERS.items() if sampler.variance is None]
+def _samplers(steps: int) -> list[SamplerName]:
+    """Those that draw no noise between the steps and need no more of them."""
+    return [name for name, known in SAMPLERS.items() if known.variance is None and known.least_steps <= steps]
 
 
 def _apart(lambdas: Sequence[float], limits: tuple[float, float]) -> tuple[float, ...]:
@@ -119,11 +119,9 @@ def starts(model: Model, steps: int) -> list[Candidate]:
     usual = schedule(model.config.with_tuned(), Settings(steps=steps))
     found = [Candidate(usual.name, _lambdas(usual.levels), usual.noise_scale)]
     found += [Candidate(g.sampler, g.lambdas, g.noise_scale) for g in own.tuned if len(g.lambdas) == steps]
-    span = max(own.lambda_start, process.span[0]), min(own.lambda_end, process.span[1])
     for grid in GRIDS:
-        lambdas = _lambdas(process.levels(steps, grid, span))
-        names = [name for name in _deterministic() if SAMPLERS[name].least_steps <= steps]
-        found += [Candidate(name, lambdas, own.noise_scale) for name in names]
+        lambdas = _lambdas(process.levels(steps, grid, usual_span(own, process)))
+        found += [Candidate(name, lambdas, own.noise_scale) for name in _samplers(steps)]
     return list(dict.fromkeys(found))
 
 
