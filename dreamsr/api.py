@@ -107,7 +107,7 @@ class Model:
         for name in options.keys() - _KNOWN:
             raise UsageError(f"option {name!r} is unknown", f"known are {', '.join(_KNOWN)}")
         plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in options.items()}
-        sizing = from_dict(Sizing, {name: plain.pop(name) for name in ("scale",) if name in plain})
+        sizing = from_dict(Sizing, {"scale": plain.pop("scale", None)})
         sizing.check(self.scale)
         if "grid" in plain:
             plain["grid"] = _named(plain["grid"])
@@ -133,9 +133,8 @@ def _named(grid: object) -> str:
 def load(name: str | PathLike[str] = hub.DEFAULT_MODEL, *, device: str = "auto", dtype: str = "auto") -> Model:
     """A model by its bundled name, .safetensors file or run folder, or `org/repo[@revision][:file]` on the Hub.
 
-    device: auto, cpu, cuda, cuda:1, mps; dtype: auto, fp32, bf16, fp16, or int8 on a CPU. Raises DreamSRError for what
-    cannot be had.
-    fp32 on an NVIDIA card is fp32 for all of the process: TF32 is switched off.
+    device: auto, cpu, cuda, cuda:1, mps; dtype: auto, fp32, bf16, fp16, or int8 on a CPU. fp32 on an NVIDIA card
+    switches TF32 off for the whole process. Raises DreamSRError for a model, device or dtype that is not there.
     """
     chosen = choose_device(device)
     precision = choose_dtype(chosen, dtype)

@@ -16,13 +16,11 @@ def bleed(color: Tensor, alpha: Tensor) -> Tensor:
     Hidden pixels often hold black, which a network, seeing no alpha, would draw as a halo.
     """
     weight = (alpha + 1)[None]
-    if bool((weight > 0).all()) or not bool((weight > 0).any()):
-        return color
-    return _fill(color[None], weight)[0]
+    return _fill(color[None], weight)[0] if bool((weight > 0).any()) else color
 
 
 def _fill(color: Tensor, weight: Tensor) -> Tensor:
-    """Push-pull: what has no weight takes the weighted mean of ever larger blocks around it."""
+    """Push-pull: what has no weight, which cannot be all, takes the weighted mean of ever larger blocks around it."""
     seen = weight > 0
     if bool(seen.all()):
         return color

@@ -1,5 +1,6 @@
 """A folder of pictures upscaled: a bounded pipeline of decode, network and encode that shares its work with others."""
 
+import math
 import os
 import time
 from collections import deque
@@ -73,9 +74,9 @@ def _round(
     worker: Worker, upscale: Frugal, pool: ThreadPoolExecutor, ahead: int, tasks: list[Task]
 ) -> Iterator[Result | None]:
     """The result of every task, or None where another process is at it."""
-    opened = _window(((pool.submit(worker.open, task), _pixels(task.input_size)) for task in tasks), ahead)
+    opened = _window(((pool.submit(worker.open, task), math.prod(task.input_size)) for task in tasks), ahead)
     enlarged = (work for bag in _bags(opened, worker.job) for work in _enlarge(bag, worker.job, upscale))
-    return _window(((pool.submit(worker.close, work), _pixels(work.task.size)) for work in enlarged), ahead)
+    return _window(((pool.submit(worker.close, work), math.prod(work.task.size)) for work in enlarged), ahead)
 
 
 def _beside(job: Job) -> tuple[int, int]:
@@ -97,12 +98,12 @@ def _enlarge(bag: list[Work], job: Job, upscale: Frugal) -> Iterator[Work]:
     except DreamSRError as error:
         yield from (_failed(work, error) if work.picture else work for work in bag)
         return
-    seconds, total = time.perf_counter() - start, sum(map(_pixels, sizes))
+    seconds, total = time.perf_counter() - start, sum(map(math.prod, sizes))
     enlarged = iter(zip(outputs, sizes, strict=True))
     for work in bag:
         if work.picture:
             made, size = next(enlarged)
-            share = seconds * _pixels(size) / total
+            share = seconds * math.prod(size) / total
             done = _assemble(replace(work, seconds=work.seconds + share), made, job)
             yield replace(done, picture=done.picture and _remarked(done.picture, remark))
             remark = ""
@@ -134,10 +135,6 @@ def _assemble(work: Work, made: Enlarged, job: Job) -> Work:
         deviation=None if made.deviation is None else bicubic(made.deviation[None, None], size)[0, 0],
         agreement=found,
     )
-
-
-def _pixels(size: tuple[int, int]) -> int:
-    return size[0] * size[1]
 
 
 def _window(futures: Iterable[tuple[Future[T], int]], ahead: int) -> Iterator[T]:
