@@ -1,4 +1,4 @@
-"""Words of messages."""
+"""Numbers in messages."""
 
 
 def counted(number: int, noun: str) -> str:

@@ -60,7 +60,7 @@ def _unlimited(command: Callable[P, None]) -> Callable[P, None]:
 
 
 def _paragraphs(command: Callable[P, None]) -> str:
-    """Its docstring with a line a paragraph, which terminals break where they end."""
+    """Its docstring with every paragraph on one line: the help breaks lines where the terminal ends."""
     return "\n\n".join(" ".join(part.split()) for part in (command.__doc__ or "").split("\n\n"))
 
 

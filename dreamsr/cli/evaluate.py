@@ -107,8 +107,16 @@ def evaluate(
         raise UsageError("nothing to measure", _HOW)
     rivals = _rivals(against, place, crop_to_match, variants, compute) if against else []
     if not any(isinstance(contender, evaluator.Sampled) for contender in (*own, *rivals)):
-        _check_idle({"steps": steps, "sweep": swept, "sampler": sampler != "auto", "seed": seed, "tile": tile})
-        _check_idle({"degradation": degradation != "auto" and not scale})
+        _check_idle(
+            {
+                "steps": steps,
+                "sweep": swept,
+                "sampler": sampler != "auto",
+                "seed": seed,
+                "tile": tile,
+                "degradation": degradation != "auto" and not scale,
+            }
+        )
     scale = _agreed_scale([*own, *rivals], scale)
     measure = Measure(crop if crop is not None else ceil(scale or 4), *distances, PROTOCOLS[protocol])
     inputs = _inputs([*own, *rivals], "pairs" if low else degradation)
@@ -145,8 +153,8 @@ def _check(crop: int | None, protocol: str, scale: float | None, forms: "Sequenc
 
 
 def _check_idle(given: dict[str, object]) -> None:
-    """Raises UsageError for the first option that was given, where there is no model that it could be for."""
-    for name in (name for name, value in given.items() if value):
+    """Raises UsageError for the first of these options that was given: without a model they do nothing."""
+    if name := next((name for name, value in given.items() if value), ""):
         raise UsageError(f"--{name} is for models; these pictures are there already", f"leave --{name} out")
 
 

@@ -8,6 +8,7 @@ import typer
 from dreamsr.cli import console, options
 from dreamsr.errors import UsageError
 from dreamsr.tables import load_toml
+from dreamsr.words import counted
 
 
 def export(
@@ -48,7 +49,6 @@ def export(
     noise to the enlarged picture, compared with torch on three sizes.
     """
     from dreamsr.engine import exporter
-    from dreamsr.words import counted
 
     kind = exporter.format_of(target, format)
     if kind == "safetensors" and steps is not None:

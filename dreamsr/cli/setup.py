@@ -1,5 +1,6 @@
 """From option values to a model on its device."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,8 +49,6 @@ def compiled(
     upscaler: "Upscaler", choice: "Choice", megapixels: float, manifest: "Manifest | None", dry: bool
 ) -> "Upscaler":
     """The upscaler with its network compiled, if that was asked for or is worth it; said aloud."""
-    from dataclasses import replace
-
     from dreamsr.engine import compilation
 
     recorded = manifest.entries[-1].compiled if manifest and manifest.entries else None

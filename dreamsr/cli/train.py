@@ -12,6 +12,7 @@ from dreamsr.cli import console, options, setup
 from dreamsr.config import TrainConfig
 from dreamsr.engine.ranks import Ranks
 from dreamsr.errors import UsageError
+from dreamsr.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -157,7 +158,6 @@ class Stopper:
 def _show(events: "Iterable[trainer.Event]", config: TrainConfig, started: "Callable[[], None]") -> None:
     from dreamsr.engine import trainer
     from dreamsr.engine.optimize import Progress
-    from dreamsr.words import counted
 
     smooth = None
     with console.board() as board:

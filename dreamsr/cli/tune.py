@@ -7,6 +7,7 @@ import typer
 
 from dreamsr.cli import console, options, setup
 from dreamsr.errors import UsageError
+from dreamsr.words import counted
 
 if TYPE_CHECKING:
     from dreamsr.data.degrade import Pairs
@@ -47,6 +48,7 @@ def tune(
     """
     from dreamsr.engine import measure, tuner
     from dreamsr.files import checkpoint, hub
+    from dreamsr.files.paths import own_name
 
     counts = options.whole_numbers(steps)
     if pairs < 1 or trials < 1:
@@ -62,11 +64,11 @@ def tune(
     chosen = tuner.load_pairs(data, pairs, loaded.config, low)
     for line in chosen.unread:
         console.warn(f"left out: {line}")
-    console.say(f"tuning {loaded.config.name} on {len(chosen.inputs)} pictures of {data}, {objective}")
+    pictures = counted(len(chosen.inputs), "picture")
+    console.say(f"tuning {loaded.config.name} on {pictures} of {data}, {objective}")
     found = [_search(loaded, count, chosen, objective, lpips, trials, seed) for count in counts]
     own = checkpoint.load_model(file)  # grids belong to the file's weights, not to their rounding to --dtype
-    words = f"{len(chosen.inputs)} pictures of {data.resolve().name}"
-    grids = [tuner.tuned_grid(own, best, objective, words) for best in found]
+    grids = [tuner.tuned_grid(own, best, objective, f"{pictures} of {own_name(data)}") for best in found]
     checkpoint.reconfigure(file, target, tuner.with_tuned(own, grids).config)
     console.data(str(target))
 
@@ -100,12 +102,12 @@ def _search(
     first = tuner.starts(model, steps)
     score = tuner.objective(model, pairs, objective, lpips)
     limits = tuner.limits(model)
-    before = None
+    name, before = counted(steps, "step"), None
     with console.progress(max(trials, len(first)), "trials") as advance:
         for trial in tuner.search(score, first, limits, trials, seed):
             before = trial.score if before is None else before
-            advance(f"{steps} steps", f"trial {trial.number}: {trial.score:.4f}, best {trial.best_score:.4f}")
+            advance(name, f"trial {trial.number}: {trial.score:.4f}, best {trial.best_score:.4f}")
     grid = ", ".join(f"{x:g}" for x in trial.best.lambdas)
     noise = f"noise x{trial.best.noise_scale:.3f}"
-    console.say(f"{steps} steps: {before:.4f} -> {trial.best_score:.4f} with {trial.best.sampler}, {noise}, at {grid}")
+    console.say(f"{name}: {before:.4f} -> {trial.best_score:.4f} with {trial.best.sampler}, {noise}, at {grid}")
     return trial.best

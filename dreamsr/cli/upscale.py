@@ -11,6 +11,7 @@ from dreamsr.cli.report import Report
 from dreamsr.engine.outputs import Naming, Sizing
 from dreamsr.engine.ranks import Ranks
 from dreamsr.errors import UsageError
+from dreamsr.words import counted
 
 if TYPE_CHECKING:
     from dreamsr.engine.planning import Task
@@ -76,7 +77,6 @@ def upscale(
     from dreamsr.engine.work import Job, describe
     from dreamsr.files import checkpoint, hub, images
     from dreamsr.files.manifest import Manifest, file_digest
-    from dreamsr.words import counted
 
     ranks = Ranks.from_environment()
     if ranks.rank:

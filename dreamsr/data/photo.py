@@ -64,8 +64,8 @@ def gaussian_noise(levels: Tensor, config: PhotoConfig, generator: torch.Generat
 def poisson_noise(levels: Tensor, config: PhotoConfig, generator: torch.Generator, draw: Draw) -> Tensor:
     """What to add to levels 0 to 255 where light is counted: its variance grows with the level.
 
-    A normal distribution of that variance, which hundreds of counts come near to. Its draws are as many for any
-    picture, so that those behind them do not hang on the last bits of a machine's arithmetic.
+    Drawn from a normal distribution of that variance, as good as Poisson's for hundreds of counts. How many numbers
+    it draws does not depend on the picture, so rounding on another machine changes nothing that is drawn afterwards.
     """
     white = _between(config.poisson, draw())[:, None, None, None]
     grey = (draw() < config.grey_share)[:, None, None, None]

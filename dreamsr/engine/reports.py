@@ -16,6 +16,7 @@ from dreamsr.engine.statistics import Means
 from dreamsr.engine.work import Result
 from dreamsr.files import images
 from dreamsr.files.page import LARGEST, Comparison, Page, Plot, Point, Shot, Table
+from dreamsr.words import counted
 
 _ENDS = 2
 """How many of the best pictures are shown, and of the worst."""
@@ -29,7 +30,7 @@ def evaluation_page(benchmark: Benchmark, found: Evaluation) -> Page:
     """Tables, perception against distortion, and the best and worst pictures of the best method."""
     return Page(
         "Evaluation",
-        f"{len(found.pictures)} pictures, {len(found.methods)} methods, dreamsr {__version__}",
+        f"{counted(len(found.pictures), 'picture')}, {counted(len(found.methods), 'method')}, dreamsr {__version__}",
         [_titled(table) for table in evaluation.tables(found)],
         _perception_distortion(found.means),
         _best_and_worst(benchmark, found),
