@@ -5,6 +5,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from dreamsr.engine.planning import Task
 from dreamsr.engine.ranks import Ranks
 from dreamsr.engine.resume import Judge
 from dreamsr.errors import DiskFullError, DreamSRError
-from dreamsr.files import locks
+from dreamsr.files import locks, page
 from dreamsr.files.atomic import atomic, hidden_stem
 from dreamsr.files.manifest import Entry, Manifest, file_digest
 
@@ -142,6 +144,18 @@ def test_sweeping_spares_the_living_and_what_is_not_ours(tmp_path: Path) -> None
     assert all(path.exists() for path in others)
     assert not left.exists()
     locks.release(claim)
+
+
+def test_a_page_survives_the_sweep_of_a_job_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def swept(path: Path) -> Iterator[Path]:
+        with atomic(path) as part:
+            yield part
+            locks.sweep(tmp_path)
+
+    monkeypatch.setattr(page, "atomic", swept)
+    page.write(tmp_path / "report.html", page.Page("title", "summary"))
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
 @pytest.mark.parametrize("reason", [errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)])

@@ -1,7 +1,8 @@
 """The sole right to make a file, among processes and machines that share a folder."""
 
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
@@ -29,6 +30,17 @@ def release(lock: Claim) -> None:
     with suppress(OSError):
         Path(lock.lock_file).unlink()
     lock.release()
+
+
+@contextmanager
+def sheltered(path: Path) -> Iterator[None]:
+    """Inside, what `atomic` is writing for `path` is no leftover to the `sweep` of a job in the same folder."""
+    lock = claim(path)
+    try:
+        yield
+    finally:
+        if lock:
+            release(lock)
 
 
 def sweep(folder: Path, target: Path | None = None) -> None:
