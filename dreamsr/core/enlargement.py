@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from dreamsr.core.resize import bicubic, resampling
+from dreamsr.core.resize import bicubic, resampling, size_of
 
 CONTEXT = 2
 """Pixels of the input on either side of a place that its enlargement depends on."""
@@ -61,7 +61,7 @@ class Part:
 
     @property
     def size(self) -> tuple[int, int]:
-        return self.anchor.shape[-2], self.anchor.shape[-1]
+        return size_of(self.anchor)
 
     @property
     def scale(self) -> float:

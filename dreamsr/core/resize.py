@@ -5,9 +5,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
+def size_of(x: Tensor) -> tuple[int, int]:
+    """(height, width) of (..., H, W)."""
+    return x.shape[-2], x.shape[-1]
+
+
 def bicubic(x: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, C, H, W) to (B, C, *size), unrounded and unclipped; the anchor of every residual model."""
-    if tuple(x.shape[-2:]) == size:
+    if size_of(x) == size:
         return x
     return F.interpolate(x, size, mode="bicubic", antialias=True, align_corners=False)
 

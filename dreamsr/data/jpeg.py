@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dreamsr.core.resize import size_of
 from dreamsr.core.transfer import sent
 
 LUMA = (
@@ -51,7 +52,7 @@ def jpeg(x: Tensor, quality: Tensor, subsampled: Tensor) -> Tensor:
 
     quality: (B,) whole numbers from 1 to 100;  subsampled: (B,) bool, 4:2:0 in place of 4:4:4.
     """
-    size = (x.shape[-2], x.shape[-1])
+    size = size_of(x)
     bottom, right = (-n % UNIT for n in size)
     y, *colors = F.pad(_to_ycc(x), (0, right, 0, bottom), mode="replicate").unbind(1)
     luma_table, chroma_table = (_scaled(table, quality) for table in (LUMA, CHROMA))

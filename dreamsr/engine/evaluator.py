@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dreamsr.config import ModelConfig
-from dreamsr.core.resize import bicubic
+from dreamsr.core.resize import bicubic, size_of
 from dreamsr.data import dataset
 from dreamsr.data.dataset import Partners
 from dreamsr.data.degrade import degraded
@@ -82,7 +82,7 @@ class Bicubic:
 
     def __call__(self, case: Case) -> tuple[Tensor, dict[str, float]]:
         assert case.lr is not None
-        return bicubic(case.lr[None], (case.hr.shape[-2], case.hr.shape[-1]))[0], {}
+        return bicubic(case.lr[None], size_of(case.hr))[0], {}
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Results:
     def __call__(self, case: Case) -> tuple[Tensor, dict[str, float]]:
         path, (height, width) = self.files[case.name], case.hr.shape[-2:]
         sr = images.read(path).color
-        size = (sr.shape[-2], sr.shape[-1])
+        size = size_of(sr)
         if not self.cut and size not in (case.size, (height, width)):
             sizes = " and ".join(f"{p} is {w}x{h}" for p, (h, w) in ((path, size), (case.path, case.size)))
             near = all(abs(a - b) <= max(_NEAR * b, 1) for a, b in zip(size, case.size, strict=True))
@@ -136,7 +136,7 @@ class Sampled:
 
     def __call__(self, case: Case) -> tuple[Tensor, dict[str, float]]:
         assert case.lr is not None
-        device, size = self.upscaler.model.device, (case.hr.shape[-2], case.hr.shape[-1])
+        device, size = self.upscaler.model.device, size_of(case.hr)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         start = time.perf_counter()
@@ -150,7 +150,7 @@ class Sampled:
         assert case.lr is not None
         if case.scale is None or case.scale >= self.upscaler.model.config.least_scale:
             return size
-        return self.upscaler.made_size((case.lr.shape[-2], case.lr.shape[-1]), case.scale)
+        return self.upscaler.made_size(size_of(case.lr), case.scale)
 
 
 def _peak(device: torch.device) -> dict[str, float]:
@@ -204,9 +204,9 @@ class Benchmark:
         path = self.originals[name]
         if self.partners:
             hr, lr = dataset.read(path, self.partners)
-            return Case(name, path, (hr.shape[-2], hr.shape[-1]), hr, lr, self.scale)
+            return Case(name, path, size_of(hr), hr, lr, self.scale)
         hr = images.read(path).color
-        size = (hr.shape[-2], hr.shape[-1])
+        size = size_of(hr)
         partners = [c.files[name] for c in self.contenders if isinstance(c, Results) and c.cut]
         heights, widths = zip(size, *(images.probe(file).size for file in partners), strict=True)
         hr = hr[:, : min(heights), : min(widths)]
@@ -224,7 +224,7 @@ def fitted(hr: Tensor, scale: float) -> tuple[Tensor, Size]:
     """
     if scale == int(scale):
         hr = crop_to_multiple(hr, int(scale))
-    return hr, output_size((hr.shape[-2], hr.shape[-1]), 1 / scale)
+    return hr, output_size(size_of(hr), 1 / scale)
 
 
 def crop_to_multiple(hr: Tensor, scale: int) -> Tensor:

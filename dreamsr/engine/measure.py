@@ -7,6 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from dreamsr.core.resize import size_of
 from dreamsr.data.degrade import reduced
 from dreamsr.errors import CheckpointError
 from dreamsr.files import images, lpips_weights
@@ -66,7 +67,7 @@ class Measure:
             scores |= _fidelity("rgb", a, b, 0)
         scores |= {key: distance(images.to_unit(a), images.to_unit(b)) for key, distance in self._distances.items()}
         if lr is not None:
-            again = images.to_bytes(reduced(images.to_unit(a)[None], (lr.shape[-2], lr.shape[-1]))[0])
+            again = images.to_bytes(reduced(images.to_unit(a)[None], size_of(lr))[0])
             low = images.to_bytes(lr)
             scores |= {"psnr_lr": psnr(again, low), "mse_lr": consistency(again, low)}
         return scores

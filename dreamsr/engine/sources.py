@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from dreamsr.config import ModelConfig
+from dreamsr.core.resize import size_of
 from dreamsr.data import dataset
 from dreamsr.data.dataset import Partners
 from dreamsr.data.degrade import Pairs, examples
@@ -74,7 +75,7 @@ def pairs(
 
     def cut(path: Path) -> list[Tensor]:
         original, *given = dataset.read(path, partners)
-        top, left = corner((original.shape[1], original.shape[2]))
+        top, left = corner(size_of(original))
         part = crop_to_multiple(original[:, top : top + side, left : left + side], model.scale)
         y, x, height, width = (length // model.scale for length in (top, left, *part.shape[1:]))
         # a view would keep the whole photo

@@ -18,7 +18,7 @@ from torch import Tensor
 
 import dreamsr
 from dreamsr.config import TrainConfig
-from dreamsr.core.resize import bicubic
+from dreamsr.core.resize import bicubic, size_of
 from dreamsr.data import dataset
 from dreamsr.data.degrade import Pairs
 from dreamsr.engine import journal, runs, snapshot, sources
@@ -226,7 +226,7 @@ def validate(config: TrainConfig, state: State, held_out: Pairs, out: Path) -> V
     hrs, lrs = held_out.originals, held_out.inputs
     device = next(state.ema.parameters()).device
     model = Model(config.model, state.ema, {}).to(device)
-    columns = {"bicubic": [bicubic(lr[None], (hr.shape[1], hr.shape[2]))[0] for lr, hr in zip(lrs, hrs, strict=True)]}
+    columns = {"bicubic": [bicubic(lr[None], size_of(hr))[0] for lr, hr in zip(lrs, hrs, strict=True)]}
     for steps in dict.fromkeys((1, few)):
         upscaler = Upscaler(model, Settings(steps=steps))
         columns[counted(steps, "step")] = [x.cpu() for x in upscaler(lrs)]

@@ -13,6 +13,7 @@ from dreamsr.core import noise, orientation, sampling
 from dreamsr.core.consistency import Projection
 from dreamsr.core.denoiser import Denoiser, Network
 from dreamsr.core.enlargement import Axis, Part, whole, window
+from dreamsr.core.resize import size_of
 from dreamsr.core.tiling import Layout, Span, spans, tiled
 from dreamsr.engine.device import Tiling, tiling
 from dreamsr.engine.outputs import Size, output_size
@@ -172,7 +173,7 @@ class Upscaler:
             yield preview
 
     def _usual(self, picture: Tensor) -> Size:
-        return self.made_size((picture.shape[-2], picture.shape[-1]))
+        return self.made_size(size_of(picture))
 
     def _in_blocks(self, picture: Tensor, size: Size) -> Enlarged:
         """A large picture from blocks that reach over what is kept of them by margins."""

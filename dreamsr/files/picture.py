@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from dreamsr.core import alpha as transparency
-from dreamsr.core.resize import bicubic
+from dreamsr.core.resize import bicubic, size_of
 from dreamsr.files.metadata import Metadata
 
 _STRIP = 2**20
@@ -40,7 +40,7 @@ class Picture:
     @property
     def size(self) -> tuple[int, int]:
         """(height, width)"""
-        return self.color.shape[-2], self.color.shape[-1]
+        return size_of(self.color)
 
 
 def to_unit(data: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ def bled(picture: Picture) -> Picture:
 
 def enlarged(picture: Picture, color: Tensor) -> Picture:
     """`picture` with `color` (3, H, W), larger than its own, and all else to match."""
-    size = (color.shape[-2], color.shape[-1])
+    size = size_of(color)
     alpha = None if picture.alpha is None else transparency.enlarge(picture.alpha, size)
     return replace(picture, color=color, alpha=alpha, metadata=_scaled(picture, size))
 
