@@ -6,9 +6,10 @@ from pathlib import Path
 
 from dream_runs import HALF, LAST, PAIRED, POINTS, TRIALS, Trial, load, weights
 
-from dreamsr.engine.evaluator import Benchmark, Row, Sampled, by_name
+from dreamsr.engine.evaluator import Benchmark, Row, Sampled
 from dreamsr.engine.measure import Measure
 from dreamsr.engine.schedule import Settings
+from dreamsr.engine.sources import by_name
 from dreamsr.engine.upscaler import Upscaler
 
 FEW, MOST = (1, 4, 10), 50

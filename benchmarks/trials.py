@@ -28,9 +28,10 @@ from dreamsr.config import TrainConfig
 from dreamsr.data import dataset
 from dreamsr.engine import optimize
 from dreamsr.engine.device import keep_memory, set_threads
-from dreamsr.engine.evaluator import Benchmark, Sampled, by_name
+from dreamsr.engine.evaluator import Benchmark, Sampled
 from dreamsr.engine.measure import Measure, load_lpips
 from dreamsr.engine.schedule import Settings
+from dreamsr.engine.sources import by_name
 from dreamsr.engine.upscaler import Upscaler
 from dreamsr.errors import DreamSRError, UsageError
 from dreamsr.files import images

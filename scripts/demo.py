@@ -17,8 +17,8 @@ from torch import Tensor
 from dreamsr.config import ModelConfig
 from dreamsr.core.resize import bicubic
 from dreamsr.data.degrade import examples
-from dreamsr.engine.evaluator import crop_to_multiple
 from dreamsr.engine.measure import Measure
+from dreamsr.engine.sources import crop_to_multiple
 from dreamsr.files import images
 from dreamsr.files.images import Picture
 

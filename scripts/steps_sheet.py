@@ -10,8 +10,8 @@ from torch import Tensor
 from dreamsr.core.resize import bicubic
 from dreamsr.data.degrade import degrade
 from dreamsr.engine.device import choose_device, choose_dtype
-from dreamsr.engine.evaluator import crop_to_multiple
 from dreamsr.engine.schedule import Settings
+from dreamsr.engine.sources import crop_to_multiple
 from dreamsr.engine.upscaler import Upscaler
 from dreamsr.files import checkpoint, hub, images
 

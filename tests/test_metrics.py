@@ -12,8 +12,8 @@ from torch import Tensor
 
 from dreamsr.core.resize import bicubic
 from dreamsr.data.degrade import degrade
-from dreamsr.engine.evaluator import crop_to_multiple
 from dreamsr.engine.measure import Measure
+from dreamsr.engine.sources import crop_to_multiple
 from dreamsr.errors import DreamSRError
 from dreamsr.files import images
 from dreamsr.metrics import consistency, luma, ms_ssim, psnr, ssim

@@ -23,6 +23,7 @@ from dreamsr.engine.finish import finished
 from dreamsr.engine.measure import Measure
 from dreamsr.engine.memory import Frugal
 from dreamsr.engine.outputs import Size, output_size
+from dreamsr.engine.sources import by_name, crop_to_multiple, paired
 from dreamsr.engine.upscaler import Upscaler
 from dreamsr.errors import DreamSRError, ImageError, UsageError
 from dreamsr.files import images
@@ -227,25 +228,6 @@ def fitted(hr: Tensor, scale: float) -> tuple[Tensor, Size]:
     return hr, output_size(size_of(hr), 1 / scale)
 
 
-def crop_to_multiple(hr: Tensor, scale: int) -> Tensor:
-    """Cut (3, H, W) at the bottom and right to sizes that are multiples of `scale`."""
-    height, width = (n // scale * scale for n in hr.shape[-2:])
-    if min(height, width) == 0:
-        raise ImageError(f"a picture of {hr.shape[2]}x{hr.shape[1]} is smaller than the scale of {scale}")
-    return hr[:, :height, :width]
-
-
-def by_name(folder: Path) -> dict[str, Path]:
-    """The pictures of a folder by relative name, suffix aside; or a single picture."""
-    found: dict[str, Path] = {}
-    for path in images.find(folder):
-        key = path.relative_to(folder if folder.is_dir() else folder.parent).with_suffix("").as_posix()
-        if key in found:
-            raise UsageError(f"{found[key]} and {path} have the same name; their partner would be ambiguous")
-        found[key] = path
-    return found
-
-
 def results(folder: Path, originals: Path, name: str, cut: bool = False) -> Results:
     """The pictures of a folder; two single files are partners whatever their names."""
     files = by_name(folder)
@@ -279,11 +261,3 @@ def benchmark(
     chosen = {name: path for name, path in originals.items() if name in common}
     partners = paired(chosen, low, scale) if low else None
     return Benchmark(chosen, [*([Bicubic()] if scale else []), *contenders], measure, scale, inputs, partners), unpaired
-
-
-def paired(originals: Mapping[str, Path], low: Path, scale: float | None) -> Partners:
-    """The pictures below `low` that have the names of originals; raises UsageError for a scale that is not whole."""
-    if scale is None or scale != int(scale):
-        raise UsageError(f"--low has pictures of a whole scale, --scale is {scale}", "give --scale 2, 3 or 4")
-    files = by_name(low)
-    return Partners({path: files[name] for name, path in originals.items() if name in files}, int(scale))

@@ -1,7 +1,7 @@
-"""The pictures that a model learns from, is validated on and tuned on, and their partners."""
+"""The pictures that a model learns from, is validated, tuned and measured on, and their partners."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -11,14 +11,40 @@ from dreamsr.core.resize import size_of
 from dreamsr.data import dataset
 from dreamsr.data.dataset import Partners
 from dreamsr.data.degrade import Pairs, examples
-from dreamsr.engine.evaluator import by_name, crop_to_multiple, paired
 from dreamsr.engine.outputs import Size
-from dreamsr.errors import UsageError
+from dreamsr.errors import ImageError, UsageError
 from dreamsr.files import images
 from dreamsr.files.paths import real
 
 _MAX_VAL = 16
 _MAX_SIDE = 512
+
+
+def by_name(folder: Path) -> dict[str, Path]:
+    """The pictures of a folder by relative name, suffix aside; or a single picture."""
+    found: dict[str, Path] = {}
+    for path in images.find(folder):
+        key = path.relative_to(folder if folder.is_dir() else folder.parent).with_suffix("").as_posix()
+        if key in found:
+            raise UsageError(f"{found[key]} and {path} have the same name; their partner would be ambiguous")
+        found[key] = path
+    return found
+
+
+def paired(originals: Mapping[str, Path], low: Path, scale: float | None) -> Partners:
+    """The pictures below `low` that have the names of originals; raises UsageError for a scale that is not whole."""
+    if scale is None or scale != int(scale):
+        raise UsageError(f"--low has pictures of a whole scale, --scale is {scale}", "give --scale 2, 3 or 4")
+    files = by_name(low)
+    return Partners({path: files[name] for name, path in originals.items() if name in files}, int(scale))
+
+
+def crop_to_multiple(hr: Tensor, scale: int) -> Tensor:
+    """Cut (3, H, W) at the bottom and right to sizes that are multiples of `scale`."""
+    height, width = (n // scale * scale for n in hr.shape[-2:])
+    if min(height, width) == 0:
+        raise ImageError(f"a picture of {hr.shape[2]}x{hr.shape[1]} is smaller than the scale of {scale}")
+    return hr[:, :height, :width]
 
 
 def split(data: Path, val: Path | None) -> tuple[list[Path], list[Path]]:
