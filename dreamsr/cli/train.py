@@ -85,8 +85,7 @@ def train(
             console.warn(f"{config} goes on with a trained model, and this begins from nothing: --init MODEL")
         begun = None if start is None else start.config
         made = recipe.make(config, overrides or [], begun, low is not None, own_name(out))
-        run = runs.create(recipe.shared(made, ranks.world), data, val, out, low)
-        run = replace(run, begun_with=_origin(start)) if start else run
+        run = runs.create(recipe.shared(made, ranks.world), data, val, out, low, start)
     if dtype in ("fp16", "int8"):
         raise UsageError(f"training in {dtype} loses small gradients", "use --dtype bf16 or --dtype fp32")
     chosen = setup.compute(ranks.device(device), dtype, threads)
@@ -103,12 +102,6 @@ def _load(name: str) -> "Model":
     from dreamsr.files import checkpoint, hub
 
     return checkpoint.load_model(hub.resolve(name))
-
-
-def _origin(model: "Model") -> dict[str, str]:
-    """What the card of a model says that begins with this one."""
-    licence = model.card.get("licence")
-    return {"begun_with": model.config.name, **({"licence": str(licence)} if licence else {})}
 
 
 class Stopper:

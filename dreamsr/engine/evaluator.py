@@ -208,8 +208,8 @@ class Benchmark:
             return Case(name, path, size_of(hr), hr, lr, self.scale)
         hr = images.read(path).color
         size = size_of(hr)
-        partners = [c.files[name] for c in self.contenders if isinstance(c, Results) and c.cut]
-        heights, widths = zip(size, *(images.probe(file).size for file in partners), strict=True)
+        given = [c.files[name] for c in self.contenders if isinstance(c, Results) and c.cut]
+        heights, widths = zip(size, *(images.probe(file).size for file in given), strict=True)
         hr = hr[:, : min(heights), : min(widths)]
         if self.scale is None:
             return Case(name, path, size, hr)

@@ -17,7 +17,7 @@ from dreamsr.engine.blending import blended
 from dreamsr.engine.schedule import Settings, schedule
 from dreamsr.engine.upscaler import Upscaler
 from dreamsr.errors import CheckpointError, UsageError
-from dreamsr.files import checkpoint, hub, onnx, sr3
+from dreamsr.files import atomic, checkpoint, hub, onnx, sr3
 from dreamsr.files.checkpoint import Model
 from dreamsr.files.manifest import file_digest
 from dreamsr.tables import apply_overrides, from_dict, to_dict
@@ -105,7 +105,7 @@ def export_onnx(
             f"{target} would differ from torch by {max(differences):.2g} of the range, above {_TOLERANCE[dtype]:g}",
             "export it with --dtype fp32" if dtype == "fp16" else "",
         )
-    onnx.write(target, data)
+    atomic.write(target, data)
     return Graph(model.config.name, upscaler.steps, upscaler.schedule.words, differences)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dreamsr.files.atomic import atomic, unwritable
+from dreamsr.files.atomic import unwritable, write
 
 
 def append(log: Path, values: Mapping[str, Any]) -> None:
@@ -23,8 +23,7 @@ def forget(log: Path, step: int) -> None:
     """Drop what was logged after a step, whose state was saved last."""
     if log.exists():
         lines = [line for line in _lines(log) if _step(line) <= step]
-        with atomic(log) as temporary:
-            temporary.write_text("".join(line + "\n" for line in lines))
+        write(log, "".join(line + "\n" for line in lines).encode())
 
 
 def has(log: Path, step: int, key: str) -> bool:

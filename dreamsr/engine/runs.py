@@ -11,8 +11,8 @@ from dreamsr.engine import sources
 from dreamsr.engine.optimize import most_steps
 from dreamsr.engine.schedule import Settings, schedule
 from dreamsr.errors import UsageError
-from dreamsr.files import images
-from dreamsr.files.atomic import atomic
+from dreamsr.files import atomic, images
+from dreamsr.files.checkpoint import Model
 from dreamsr.files.paths import real
 from dreamsr.tables import apply_overrides, from_dict, to_dict
 
@@ -36,7 +36,7 @@ class Run:
     dtype: str = "auto"
     """The precision by name: recorded, since it changes more than these."""
     begun_with: Mapping[str, str] = field(default_factory=dict)
-    """Name and licence of the model whose weights it began with."""
+    """Entries for the card: name and licence of the model whose weights it began with."""
 
     @property
     def work(self) -> float:
@@ -48,8 +48,18 @@ class Run:
         return self.config.steps * self.config.batch * self.config.crop**2 * passes / 1e6
 
 
-def create(config: TrainConfig, data: Path, val: Path | None, out: Path, low: Path | None = None) -> Run:
-    """A new run; an error if `out` holds one already, or `data`, `val` and `low` are no folders of photos."""
+def create(
+    config: TrainConfig,
+    data: Path,
+    val: Path | None,
+    out: Path,
+    low: Path | None = None,
+    start: Model | None = None,
+) -> Run:
+    """A new run; an error if `out` holds one already, or `data`, `val` and `low` are no folders of photos.
+
+    start: the model whose weights it begins with.
+    """
     if (out / STATE).exists():
         raise UsageError(f"{out} already holds a training run", "go on with --resume, or give another --out")
     if out.exists() and not out.is_dir():
@@ -68,7 +78,14 @@ def create(config: TrainConfig, data: Path, val: Path | None, out: Path, low: Pa
     if config.energy:
         schedule(config.model, Settings(steps=most_steps(config)))
     data, val, low = data.absolute(), val and val.absolute(), low and low.absolute()
-    return Run(config, data, val, sources.digest(data, val, low), low)
+    photos, origin = sources.digest(data, val, low), _origin(start) if start else {}
+    return Run(config, data, val, photos, low, begun_with=origin)
+
+
+def _origin(start: Model) -> dict[str, str]:
+    """What the card of a model tells of the one that it began with."""
+    licence = start.card.get("licence")
+    return {"begun_with": start.config.name, **({"licence": str(licence)} if licence else {})}
 
 
 def reopen(out: Path, data: Path | None = None, val: Path | None = None, low: Path | None = None) -> Run:
@@ -128,5 +145,4 @@ def write(run: Run, out: Path) -> None:
         "dtype": run.dtype,
         "begun_with": dict(run.begun_with),
     }
-    with atomic(out / RUN) as temporary:
-        temporary.write_text(json.dumps(document, indent=2))
+    atomic.write(out / RUN, json.dumps(document, indent=2).encode())

@@ -29,6 +29,12 @@ def atomic(path: Path) -> Iterator[Path]:
         raise unwritable(path, error) from error
 
 
+def write(path: Path, data: bytes) -> None:
+    """Put a file in place, whole."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(data)
+
+
 def _settle(path: Path) -> None:
     with path.open("rb+") as file:
         os.fsync(file.fileno())

@@ -22,7 +22,7 @@ from dreamsr.core.process import Process
 from dreamsr.core.sr3 import SR3UNet
 from dreamsr.errors import CheckpointError, ConfigError
 from dreamsr.files import foreign
-from dreamsr.files.atomic import atomic
+from dreamsr.files.atomic import atomic, write
 from dreamsr.tables import from_dict, to_dict
 
 FORMAT = "dreamsr 1"
@@ -130,8 +130,7 @@ def load_model(path: Path) -> Model:
 def reconfigure(path: Path, target: Path, config: ModelConfig) -> None:
     """Write the checkpoint `path` to `target`, which may be the same, with another configuration."""
     metadata, weights = read_tensors(path)
-    with atomic(target) as temporary:
-        temporary.write_bytes(save(weights, {**metadata, "config": json.dumps(to_dict(config))}))
+    write(target, save(weights, {**metadata, "config": json.dumps(to_dict(config))}))
 
 
 def weights_digest(weights: Mapping[str, Tensor]) -> str:
@@ -257,8 +256,7 @@ def save_state(path: Path, groups: Mapping[str, Mapping[str, Tensor]], metadata:
         for group, tensors in groups.items()
         for name, tensor in tensors.items()
     }
-    with atomic(path) as temporary:
-        temporary.write_bytes(save(flat, {"format": f"{FORMAT} training state", **metadata}))
+    write(path, save(flat, {"format": f"{FORMAT} training state", **metadata}))
 
 
 def load_state(path: Path) -> tuple[dict[str, str], dict[str, dict[str, Tensor]]]:

@@ -6,14 +6,12 @@ import logging
 import warnings
 from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dreamsr.errors import CheckpointError, DreamSRError, UsageError
-from dreamsr.files.atomic import atomic
 
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 
@@ -63,12 +61,6 @@ def _traced(
         logging.disable(level)
     assert program is not None
     return program
-
-
-def write(path: Path, data: bytes) -> None:
-    """Put an encoded graph in place, whole."""
-    with atomic(path) as temporary:
-        temporary.write_bytes(data)
 
 
 class Session:
