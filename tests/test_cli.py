@@ -399,6 +399,17 @@ def test_a_run_that_is_called_as_a_bundled_model(program: Program, tiny_file: Pa
     assert checkpoint.load_model(Path("b.safetensors")).config.name == "mine"
 
 
+def test_what_was_tuned_can_be_sampled_or_is_not_exported(program: Program, tiny_model: Model) -> None:
+    grid = tuner.tuned_grid(tiny_model, tuner.Candidate("ddim", (-3.0, 1.0)), "psnr", "photos")
+    checkpoint.save_model(Path("tuned.safetensors"), tuner.with_tuned(tiny_model, [grid]), torch.float32)
+    job = ("export", "tuned.safetensors", "out.safetensors", "process.lambda_noise=-2", "sampling.lambda_start=-2")
+    code, _, err = program(*job)
+    assert code == 2
+    assert "what was tuned for 2 steps: the grid runs from lambda -3.000" in err
+    assert not Path("out.safetensors").exists()
+    assert program(*job, "sampling.tuned=[]")[0] == 0
+
+
 def test_what_was_tuned_stays_with_its_weights(program: Program, tiny_model: Model, photos: Path) -> None:
     """A run that begins with them trains, and samples, with the levels of its configuration."""
     candidate = tuner.Candidate("ddim", (-3.0, -1.0, 0.5, 1.0), 1.1)

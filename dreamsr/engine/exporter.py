@@ -21,6 +21,7 @@ from dreamsr.files import atomic, checkpoint, hub, onnx, sr3
 from dreamsr.files.checkpoint import Model
 from dreamsr.files.manifest import file_digest
 from dreamsr.tables import apply_overrides, from_dict, to_dict
+from dreamsr.words import counted
 
 Format = Literal["safetensors", "onnx"]
 Origin = Literal["sr3"]
@@ -119,8 +120,19 @@ def _load(
         raise UsageError(f"the weights of {source} are of another network", "leave out what begins with network.")
     if not origin and not model.config.least_scale <= config.least_scale <= config.scale <= model.config.scale:
         raise UsageError(f"{source} makes {model.config.scales}, not {config.scales}", "`upscale --scale` reduces")
-    schedule(config.with_tuned(), Settings(fidelity=0.0))  # a model that cannot be sampled is of no use
+    _check_schedules(config)
     return replace(model, config=config, card={**model.card, **(card or {})}), file_digest(file)
+
+
+def _check_schedules(config: ModelConfig) -> None:
+    """Raises UsageError for a model that cannot be sampled: by its own grid, or by what was tuned for it."""
+    schedule(config.with_tuned(), Settings(fidelity=0.0))
+    for steps in (len(grid.lambdas) for grid in config.sampling.tuned):
+        try:
+            schedule(config, Settings(steps=steps, fidelity=0.0))
+        except UsageError as error:
+            hint = "sampling.tuned=[] leaves it out"
+            raise UsageError(f"what was tuned for {counted(steps, 'step')}: {error.message}", hint) from error
 
 
 def _read(source: str) -> tuple[Path, Model]:
