@@ -52,6 +52,13 @@ def test_a_cpu_without_amx_gains_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     assert worthwhile("auto", CUDA, BF16, 1e9)
 
 
+def test_8_bits_are_not_compiled(amx: None) -> None:
+    assert not worthwhile("auto", CPU, torch.int8, 1e6)
+    assert not worthwhile("auto", CPU, torch.int8, 1e6, recorded=True)
+    with pytest.raises(UsageError, match="--compile on: convolutions in 8 bits are compiled already"):
+        worthwhile("on", CPU, torch.int8, 1.0)
+
+
 def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     monkeypatch.setattr(shutil, "which", lambda _: None)

@@ -113,6 +113,16 @@ def test_tiles_equal_the_whole_within_a_level(steps: int, sampler: str) -> None:
     assert whole_against_tiles(bundled().to("cpu"), steps, sampler) <= 2 / 255
 
 
+@pytest.mark.parametrize("steps", [1, 4])
+def test_tiles_of_the_default_model_equal_the_whole_within_a_level(steps: int) -> None:
+    """Of tiles as large as on a CPU. With WIDE_HALO = 64 they differ by more than 2."""
+    model = checkpoint.load_model(hub.resolve(hub.DEFAULT_MODEL)).to("cpu")
+    lr = degrade(photo("astronaut")[None, :, 100:164].repeat(1, 1, 1, 3)[..., :1280], 4)[0]
+    whole, parts = (Upscaler(model, Settings(steps=steps, tile=tile)) for tile in (1312, 1024))
+    assert [upscaler.tiles((64, 1280)) for upscaler in (whole, parts)] == [1, 2]
+    assert float((whole([lr])[0] - parts([lr])[0]).abs().max()) <= 2 / 255
+
+
 def test_the_bundled_model_is_better_than_bicubic() -> None:
     """1 step: at least half a decibel, also on a soft picture; 4 steps: visibly another, for about the same PSNR."""
     model, measure = bundled().to("cpu"), Measure()

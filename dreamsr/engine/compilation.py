@@ -47,6 +47,8 @@ def worthwhile(
     nothing can be compiled.
     """
     reason = unavailable(device)
+    if dtype == torch.int8:
+        reason = "convolutions in 8 bits are compiled already"
     if choice == "on" and reason:
         raise UsageError(f"--compile on: {reason}", "leave --compile out")
     if choice != "auto":

@@ -22,11 +22,16 @@ from dreamsr.errors import UsageError
 from dreamsr.files.checkpoint import Model
 
 HALO = 48
+"""Pixels of the output that a tile sees around what is kept of it, on every side."""
+WIDE_HALO = 96
+"""Of models for everyday pictures, which look further to tell texture from noise."""
+WIDE_TILE = 1024
+"""Side from which on a tile has room for a wide halo."""
 OVERLAP = 8
 """The share, one in so many, that tiles of a network of fixed size overlap by: as in the papers' tests on DIV2K."""
 WHOLE = 4096
 """Longest side of a picture that is solved in one piece, in output pixels."""
-BLOCK = 2816
+BLOCK = 2752
 """Longest side of the blocks of larger pictures, whose output needs memory too."""
 MARGIN = 128
 """Output pixels by which a block reaches over what is kept of it."""
@@ -97,11 +102,15 @@ class Upscaler:
 
     @property
     def halo(self) -> int:
-        """HALO, or more where the network's granularity asks for it; of a network of fixed size, half the overlap."""
+        """As wide as the model wants and the tile allows, or a little more where the network's granularity asks for it.
+
+        Of a network of fixed size, half the overlap.
+        """
         if fixed := self.model.network.fixed_size:
             return fixed // OVERLAP // 2
         granularity = self.model.network.granularity
-        return math.ceil(2 * HALO / granularity) * granularity // 2
+        wide = self.model.config.degradation != "bicubic" and self.tiling.tile >= WIDE_TILE
+        return math.ceil(2 * (WIDE_HALO if wide else HALO) / granularity) * granularity // 2
 
     def smaller(self) -> "Upscaler | None":
         """The same with half the batch, or else half the tile: for a device that ran out of memory; None at the end."""

@@ -40,7 +40,7 @@ class Model:
     network: UNet
     card: dict[str, Any]
     exact: UNet | None = None
-    """The network in float32, where `network` is in fp16 or bf16."""
+    """The network in float32, where `network` is in fp16, whose range it may leave."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -58,12 +58,12 @@ class Model:
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> "Model":
         """A copy for inference with the network on `device` in `dtype`; int8 is for CPUs."""
-        exact = _for_inference(self.network, device, torch.float32)
-        if dtype == torch.float32:
-            return replace(self, network=exact, exact=None)
+        network = _for_inference(self.network, device, torch.float32 if dtype == torch.int8 else dtype)
         if dtype == torch.int8:
-            return replace(self, network=quantized(exact), exact=None)
-        return replace(self, network=_for_inference(self.network, device, dtype), exact=exact)
+            return replace(self, network=quantized(network), exact=None)
+        # bf16 has the range of float32
+        exact = _for_inference(self.network, device, torch.float32) if dtype == torch.float16 else None
+        return replace(self, network=network, exact=exact)
 
 
 def build(config: ModelConfig) -> UNet:
