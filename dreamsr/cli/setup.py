@@ -40,7 +40,8 @@ def advise(upscaler: "Upscaler", dtype: str, megapixels: float) -> None:
 
     from dreamsr.core import int8
 
-    slow = upscaler.model.device.type == "cpu" and upscaler.model.dtype == torch.float32
+    model = upscaler.model
+    slow = model.device.type == "cpu" and model.dtype == torch.float32 and model.config.prediction == "x0"
     if dtype == "auto" and slow and int8.available() and megapixels * upscaler.steps > _LONG:
         console.say("this CPU has no bf16; --dtype int8 would take two thirds of the time, for less than .1 dB")
 
