@@ -230,7 +230,6 @@ class ModelConfig:
     """What happens to inputs of degradation `photo`."""
 
     def __post_init__(self) -> None:
-        _require(bool(self.name.strip()) and self.name.isprintable(), "model.name", "printable text", self.name)
         _require(self.scale >= 1, "model.scale", "at least 1", self.scale)
         least = self.least_scale
         _require(1 <= least <= self.scale, "model.smallest_scale", f"between 1 and {self.scale}", least)

@@ -216,7 +216,7 @@ def bad_inputs(folder: Path) -> None:
         ("export photo-x4 a.safetensors scale=9", 2, "photo-x4 makes x2 to x4, not x2 to x9"),
         ("export photo-x4 a.safetensors smallest_scale=1", 2, "photo-x4 makes x2 to x4, not x1 to x4"),
         ("export bicubic-x4 a.safetensors sampling.sampler=resshift", 2, "is made for ResShift's process"),
-        ("export bicubic-x4 a.safetensors name=", 2, "model.name is ''; expected printable text"),
+        ("export bicubic-x4 a.safetensors name=", 2, "name is ''; expected a line of text"),
         ("upscale in out --device cuda:99", 2, "device 'cuda:99' cannot be used"),
         ("upscale in out --device toaster", 2, "device 'toaster' cannot be used"),
         ("upscale in out --dtype fp8", 2, "dtype 'fp8' is unknown"),
@@ -488,6 +488,7 @@ def test_a_model_is_called_as_the_folder_of_its_run(program: Program, tiny_file:
         ("a", [], "a"),
         ("x/../b/", ["-c", "bicubic-x4"], "b"),
         ("c", ["-c", "own.toml"], "own"),
+        ("👨‍👩‍👧 　x", [], "👨‍👩‍👧 x"),
         ("d", ["-c", "own.toml", "model.name=7"], "7"),
     ):
         code, _, err = program(*job, "--out", out, *words)

@@ -129,6 +129,7 @@ def test_levels_say_how_many_steps_there_are(program: Program, tiny_file: Path, 
         ("steps=many", "steps is 'many'; expected a whole number"),
         ("steps", "'steps' is no sweep"),
         ("steps=", "'steps=' is no sweep"),
+        ("grid=lambda,-4,2", "grid=lambda,-4,2 mixes names and levels"),
     ],
 )
 def test_wrong_sweeps(text: str, words: str) -> None:
@@ -332,7 +333,7 @@ def test_sizes_are_cut_to_match_when_that_is_wanted(program: Program, tmp_path: 
     assert "sr/a.png is 80x60 and hr/a.png is 70x64" in err
     assert "--crop-to-match" in err
     small(tmp_path / "sr" / "a.png", whole[:, :30, :40])
-    assert "hint: results have the originals' sizes" in program("eval", "sr", "hr")[2]
+    assert "hint: results must have the sizes of their originals" in program("eval", "sr", "hr")[2]
     small(tmp_path / "sr" / "a.png", whole[:, :60])
     code, out, err = program("eval", "sr", "hr", "--crop-to-match", "--json")
     assert code == 0, err
@@ -403,7 +404,7 @@ def test_markdown(program: Program, originals: Path, tmp_path: Path) -> None:
         ("hr hr --steps 2", "--steps is for models; these pictures are there already"),
         ("hr hr --seed 1", "--seed is for models"),
         ("hr hr --sweep fidelity=0,1", "--sweep is for models"),
-        ("hr hr --degradation photo", "--degradation is for models"),
+        ("hr hr --degradation photo", "--degradation makes inputs for bicubic, which takes a --scale"),
         ("hr hr --low hr", "--low goes with --model and --data"),
         ("-m MODEL --data hr --low hr --degradation photo", "--low goes with --model and --data"),
         ("-m MODEL --data hr --low hr --scale 2.5", "--low has pictures of a whole scale, --scale is 2.5"),

@@ -17,7 +17,9 @@ from dreamsr.core.int8 import Int8Conv2d
 from dreamsr.data.degrade import degrade
 from dreamsr.engine.schedule import Settings
 from dreamsr.engine.upscaler import Upscaler
+from dreamsr.errors import UsageError
 from dreamsr.files import checkpoint, hub, images
+from dreamsr.files.checkpoint import Model
 from dreamsr.files.images import Picture
 
 pytestmark = pytest.mark.skipif(not int8.available(), reason="this build of torch has no convolutions in 8 bits")
@@ -81,6 +83,7 @@ def test_constants_and_company() -> None:
     together = conv(x)
     for i in range(3):
         assert torch.equal(together[i : i + 1], conv(x[i : i + 1]))
+    torch.testing.assert_close(conv(x[:1] * 1e-38)[0, :, 2, 2], bias)
     x[1, 5, 2, 2] = torch.inf
     assert conv(x).isfinite().flatten(1).all(1).tolist() == [True, False, True]
 
@@ -100,6 +103,11 @@ def test_what_is_replaced() -> None:
     assert kept == {"enter", "enter_anchor", "leave"}
     assert sum(isinstance(module, Int8Conv2d) for module in small.network.modules()) == 2 * 6 + 2 * 10 + 2 + 2
     assert not int8.is_quantized(model.network)  # a copy was
+
+
+def test_narrow_networks_have_none(tiny_model: Model) -> None:
+    with pytest.raises(UsageError, match="tiny has no layers wide enough for int8"):
+        tiny_model.to("cpu", torch.int8)
 
 
 @pytest.mark.parametrize("steps", [1, 4])

@@ -211,6 +211,9 @@ def test_a_run_is_called_as_its_folder(program: Program, picture: Path, tiny_fil
     assert provenance_of(program, "a.png")["model"] == "mine"
     assert program("upscale", picture, "b.png", "-m", tiny_file, "--steps", 1)[0] == 0
     assert provenance_of(program, "b.png")["model"] == "tiny.safetensors"
+    Path("runs/mine").rename("photo-x4")
+    assert program("upscale", picture, "c.png", "-m", "./photo-x4", "--steps", 1)[0] == 0
+    assert provenance_of(program, "c.png")["model"] == "./photo-x4"
 
 
 def test_info_for_programs(program: Program, picture: Path, tiny_file: Path) -> None:

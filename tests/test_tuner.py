@@ -147,6 +147,9 @@ def test_those_of_a_run_stay_in_full_precision(program: Program, photos: Path) -
     )
     options = ["--data", photos, "--steps", "2", "--objective", "psnr", "--pairs", 1, "--trials", 1]
     assert program("tune", "run", *options)[0] == 0
+    code, _, err = program("train", "--resume", "--out", "run")  # there is nothing to do
+    assert code == 0, err
+    assert "step 1: finished, run/model.safetensors" in err
     assert program("export", "run", "a.safetensors", "--dtype", "fp32")[0] == 0
     assert [len(grid.lambdas) for grid in checkpoint.load_model(Path("a.safetensors")).config.sampling.tuned] == [2]
 

@@ -114,9 +114,10 @@ def evaluate(
                 "sampler": sampler != "auto",
                 "seed": seed,
                 "tile": tile,
-                "degradation": degradation != "auto" and not scale,
             }
         )
+        if degradation != "auto" and not scale:
+            raise UsageError("--degradation makes inputs for bicubic, which takes a --scale", "add --scale 4")
     scale = _agreed_scale([*own, *rivals], scale)
     measure = Measure(crop if crop is not None else ceil(scale or 4), *distances, PROTOCOLS[protocol])
     inputs = _inputs([*own, *rivals], "pairs" if low else degradation)

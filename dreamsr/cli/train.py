@@ -84,7 +84,8 @@ def train(
         if start is None and config in recipe.CONTINUING:
             console.warn(f"{config} goes on with a trained model, and this begins from nothing: --init MODEL")
         begun = None if start is None else start.config
-        made = recipe.make(config, overrides or [], begun, low is not None, own_name(out))
+        name = " ".join(own_name(out).split()) or "model"
+        made = recipe.make(config, overrides or [], begun, low is not None, name)
         run = runs.create(recipe.shared(made, ranks.world), data, val, out, low, start)
     if dtype in ("fp16", "int8"):
         raise UsageError(f"training in {dtype} loses small gradients", "use --dtype bf16 or --dtype fp32")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 LEAST = 64
 """Channels in and out from which a convolution is replaced."""
-_LARGEST_INPUT = 255
+_LARGEST_INPUT, _LEAST_SCALE = 255, 1e-30
 N = TypeVar("N", bound=nn.Module)
 
 
@@ -52,7 +52,7 @@ class Int8Conv2d(nn.Module):
     def _convolved(self, x: Tensor) -> Tensor:
         low, high = (float(end) for end in torch.aminmax(x.permute(0, 2, 3, 1)))
         low, high = min(low, 0.0), max(high, 0.0)
-        scale = (high - low) / _LARGEST_INPUT or 1.0
+        scale = max((high - low) / _LARGEST_INPUT, _LEAST_SCALE)  # in this order, which keeps NaN
         if not math.isfinite(scale):
             return self._convolved(torch.zeros_like(x)) + math.nan
         zero = math.floor(-low / scale)

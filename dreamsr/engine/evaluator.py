@@ -113,7 +113,11 @@ class Results:
         if not self.cut and size not in (case.size, (height, width)):
             sizes = " and ".join(f"{p} is {w}x{h}" for p, (h, w) in ((path, size), (case.path, case.size)))
             near = all(abs(a - b) <= max(_NEAR * b, 1) for a, b in zip(size, case.size, strict=True))
-            hint = "--crop-to-match cuts both at the bottom and right" if near else "results have the originals' sizes"
+            hint = (
+                "--crop-to-match cuts both at the bottom and right"
+                if near
+                else "results must have the sizes of their originals"
+            )
             raise DreamSRError(f"the pictures differ in size: {sizes}", hint)
         return sr[:, :height, :width], {}
 

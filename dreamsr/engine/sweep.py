@@ -36,7 +36,11 @@ def has_levels(axes: Mapping[str, Sequence[Any]]) -> bool:
 def _split(key: str, values: str) -> list[str]:
     """The values of a key: of `grid` names, or the levels of a single one."""
     parts = values.split(",")
-    return parts if key != "grid" or set(parts) & set(_GRIDS) else [values]
+    if key != "grid" or set(parts) <= set(_GRIDS):
+        return parts
+    if set(parts) & set(_GRIDS):
+        raise UsageError(f"grid={values} mixes names and levels", "sweep names, or the levels of one grid")
+    return [values]
 
 
 def combinations(settings: Settings, axes: Mapping[str, Sequence[Any]]) -> dict[str, Settings]:

@@ -173,8 +173,10 @@ def _fit(
 
 def _overdue(run: Run, state: State, seconds: float, photos: int, held_out: Pairs, out: Path) -> Iterator[Event]:
     """What an earlier process was kept from after it had saved the state, and that a finished run is finished."""
-    if state.step == run.config.steps or _written_at(out / WEIGHTS) != state.step:
+    if _written_at(out / WEIGHTS) != state.step:
         yield write_weights(run, state, seconds, photos, out)
+    elif state.step == run.config.steps:
+        yield Saved(state.step, out / WEIGHTS, done=True)
     if _validates(run.config, state, held_out) and not journal.has(out / LOG, state.step, "psnr_y"):
         yield validate(run.config, state, held_out, out)
 

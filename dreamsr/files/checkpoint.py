@@ -20,7 +20,7 @@ from dreamsr.core.int8 import is_quantized, quantized
 from dreamsr.core.networks import PatchUNet
 from dreamsr.core.process import Process
 from dreamsr.core.sr3 import SR3UNet
-from dreamsr.errors import CheckpointError, ConfigError
+from dreamsr.errors import CheckpointError, ConfigError, UsageError
 from dreamsr.files import foreign
 from dreamsr.files.atomic import atomic, write
 from dreamsr.tables import from_dict, to_dict
@@ -59,8 +59,8 @@ class Model:
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> "Model":
         """A copy for inference with the network on `device` in `dtype`; int8 is for CPUs."""
         network = _for_inference(self.network, device, torch.float32 if dtype == torch.int8 else dtype)
-        if dtype == torch.int8:
-            return replace(self, network=quantized(network), exact=None)
+        if dtype == torch.int8 and not is_quantized(quantized(network)):
+            raise UsageError(f"{self.config.name} has no layers wide enough for int8", "use --dtype fp32")
         # bf16 has the range of float32
         exact = _for_inference(self.network, device, torch.float32) if dtype == torch.float16 else None
         return replace(self, network=network, exact=exact)

@@ -14,6 +14,8 @@ HUB_FILE = RUN_FILE = "model.safetensors"
 _WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".onnx")
 _HUB_NAME = re.compile(r"(?P<repo>\w[\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?(:(?P<file>[\w./-]+))?")
 
+_SUM = re.compile(r"\s*(?P<digest>[0-9a-fA-F]{64})\s+\*?(\./)?(?P<name>.*\S)\s*")
+
 
 def bundled() -> dict[str, Path]:
     """The models that come with dreamsr by name: inside an installed wheel, or in weights/ of a checkout."""
@@ -49,7 +51,10 @@ def resolve(name: str, online: bool = True) -> Path:
 
 def public_name(name: str) -> str:
     """What others may be told of a name that `resolve` takes: of a file or a run folder, nothing of where it lies."""
-    return own_name(Path(name)) if name not in bundled() and Path(name).exists() else name
+    if name in bundled() or not Path(name).exists():
+        return name
+    public = own_name(Path(name))
+    return f"./{public}" if public in bundled() else public
 
 
 def download(repo: str, file: str, revision: str | None, online: bool = True) -> Path:
@@ -106,8 +111,8 @@ def recorded_digest(path: Path) -> str | None:
     """The SHA-256 that a model's file should have: of SHA256SUMS beside it, or of the Hub; None if nothing is known."""
     sums = path.with_name("SHA256SUMS")
     if sums.is_file():
-        lines = (line.partition(" ") for line in sums.read_text(errors="replace").splitlines())
-        return {name.lstrip(" *").removeprefix("./"): digest.lower() for digest, _, name in lines}.get(path.name)
+        lines = map(_SUM.fullmatch, sums.read_text("utf-8-sig", "replace").splitlines())
+        return {line["name"]: line["digest"].lower() for line in lines if line}.get(path.name)
     # the Hub's cache names a large file by its ETag, which is its SHA-256; small ones have a hash of git
     stored = _blob(path)
     return stored.name if stored.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", stored.name) else None

@@ -67,13 +67,13 @@ class Provenance:
         target = f"out/{target}" if target == self.source else target
         options: dict[str, object] = {
             "model": self.model,
-            "scale": repr(self.scale).removesuffix(".0"),
+            "scale": _short(self.scale),
             "steps": self.steps,
             "sampler": self.sampler,
             "grid": self.grid,
-            "fidelity": f"{self.fidelity:g}",
+            "fidelity": _short(self.fidelity),
             "samples": self.samples,
-            "consistency": f"{self.consistency:g}",
+            "consistency": _short(self.consistency),
             "seed": self.seed,
             "tile": self.tile,
             "dtype": self.dtype,
@@ -88,6 +88,10 @@ class Provenance:
         ]
         words += [str(part) for key, value in options.items() for part in (f"--{key}", value)]
         return shlex.join([*words, *(["--strip-metadata"] if self.stripped else []), "--overwrite"])
+
+
+def _short(value: float) -> str:
+    return repr(value).removesuffix(".0")
 
 
 def embed(xmp: bytes, provenance: Provenance) -> bytes:

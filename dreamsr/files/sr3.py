@@ -58,7 +58,7 @@ def load_published(path: Path, overrides: Sequence[str] = ()) -> Model:
     Raises CheckpointError where the file is no such checkpoint, or of another network than the configuration says.
     """
     preset = load_toml((resources.files("dreamsr") / "presets" / "sr3-face.toml").read_bytes(), "sr3-face")["model"]
-    config = from_dict(ModelConfig, apply_overrides(ModelConfig, preset, overrides))
+    config = from_dict(ModelConfig, apply_overrides(ModelConfig, {"name": "sr3-face", **preset}, overrides))
     content = _read(path)
     with torch.device("meta"):
         names = {name: published(name) for name in checkpoint.build(config).state_dict()}
