@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
 from os.path import abspath, exists
-from typing import TypedDict, Unpack, get_type_hints
+from typing import Any, TypedDict, Unpack, get_type_hints
 
 import numpy as np
 import torch
@@ -104,8 +104,8 @@ class Model:
         return (arrays.like(image, self._finished(sources, colors, sizing)) for colors in zip(*runs, strict=True))
 
     def _configured(self, **options: Unpack[Options]) -> tuple[Upscaler, Sizing]:
-        for name in options.keys() - _KNOWN:
-            raise UsageError(f"option {name!r} is unknown", f"known are {', '.join(_KNOWN)}")
+        if unknown := sorted(options.keys() - _KNOWN):
+            raise UsageError(f"option {unknown[0]!r} is unknown", f"known are {', '.join(_KNOWN)}")
         plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in options.items()}
         sizing = from_dict(Sizing, {"scale": plain.pop("scale", None)})
         sizing.check(self.scale)
@@ -120,12 +120,12 @@ class Model:
         ]
 
 
-def _named(grid: object) -> str:
+def _named(grid: Any) -> str:
     """A grid as the command line takes it."""
     if isinstance(grid, str):
         return grid
     try:
-        return ",".join(str(float(level)) for level in grid)  # type: ignore[attr-defined]
+        return ",".join(str(float(level)) for level in grid)
     except (TypeError, ValueError):
         raise UsageError(f"grid is {grid!r}; expected a name or a list of levels", "grid=[-4, -1, 0.5, 2]") from None
 

@@ -233,7 +233,8 @@ def test_a_path_is_no_name(tiny_file: Path, tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "bicubic-x4").mkdir()
     tiny_file.rename(tmp_path / "bicubic-x4" / "model.safetensors")
     monkeypatch.chdir(tmp_path)
-    assert dreamsr.load(Path("bicubic-x4"), device="cpu").name == dreamsr.load("./bicubic-x4", device="cpu").name
+    assert dreamsr.load(Path("bicubic-x4"), device="cpu").name == "tiny"
+    assert dreamsr.load("./bicubic-x4", device="cpu").name == "tiny"
     assert dreamsr.load("bicubic-x4", device="cpu").name == "bicubic-x4"
     assert dreamsr.load(Path("photo-x4"), device="cpu").name == "photo-x4"
 

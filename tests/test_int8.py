@@ -48,10 +48,10 @@ def whole_numbers(conv: nn.Conv2d, low: int, high: int) -> tuple[nn.Conv2d, torc
 def test_whole_numbers_are_exact(name: str, low: int, high: int) -> None:
     """Also where every product is the largest there is: nothing saturates."""
     conv, x = whole_numbers(CONVOLUTIONS[name], low, high)
-    torch.testing.assert_close(Int8Conv2d(conv)(x), conv(x), rtol=1e-5, atol=0.5)
+    torch.testing.assert_close(Int8Conv2d(conv)(x), conv(x), rtol=1e-6, atol=0.5)
     conv.weight.fill_(int8.largest_weight())
     x = torch.where(x > 0, high, low).float()
-    torch.testing.assert_close(Int8Conv2d(conv)(x), conv(x), rtol=1e-5, atol=0.5)
+    torch.testing.assert_close(Int8Conv2d(conv)(x), conv(x), rtol=1e-6, atol=0.5)
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONS)

@@ -10,6 +10,7 @@ from dreamsr.config import TILE, ProcessConfig
 from dreamsr.core.denoiser import Denoiser
 from dreamsr.core.process import Process, level
 from dreamsr.core.tiling import Layout, tiled
+from dreamsr.engine.upscaler import BLOCK
 
 SIZES = ((1, 1), (33, 70), (64, 64), (100, 30), (17, 200))
 SCALES = (4.0, 2.0, 1.5, 3.0, 2.5)
@@ -65,8 +66,16 @@ def test_what_a_tile_keeps_is_a_halo_away_from_its_cut_edges(length: int) -> Non
 
 def test_tiles_waste_little() -> None:
     """A picture of one tile costs itself; one of many, tiles of (side / (side - 2 halo))^2."""
-    for size, most in (((500, 500), 1.05), ((1472, 1472), 1.0), ((4000, 4000), 1.12), ((2000, 300), 1.08)):
-        layout = Layout((size,), TILE, 48, 16)
+    for size, halo, most in (
+        ((500, 500), 48, 1.05),
+        ((1472, 1472), 48, 1.0),
+        ((4000, 4000), 48, 1.12),
+        ((2000, 300), 48, 1.08),
+        ((1472, 1472), 96, 1.0),
+        ((4000, 4000), 96, 1.22),
+        ((BLOCK, BLOCK), 96, 1.15),
+    ):
+        layout = Layout((size,), TILE, halo, 16)
         computed = sum(tile.shape[0] * tile.shape[1] for tile in layout.tiles)
         assert computed <= most * size[0] * size[1]
 

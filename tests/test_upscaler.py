@@ -123,6 +123,16 @@ def test_tiles_of_the_default_model_equal_the_whole_within_a_level(steps: int) -
     assert float((whole([lr])[0] - parts([lr])[0]).abs().max()) <= 2 / 255
 
 
+def test_small_tiles_of_the_default_model_differ_by_few_levels() -> None:
+    """They have no room for a wide halo: more than a level, as the documents say, in one pixel of a hundred."""
+    model = checkpoint.load_model(hub.resolve(hub.DEFAULT_MODEL)).to("cpu")
+    lr = degrade(photo("astronaut")[None, :, :300, :448], 4)[0]
+    whole, parts = (Upscaler(model, Settings(steps=4, tile=tile))([lr])[0] for tile in (544, 224))
+    levels = (whole - parts).abs() * 127.5
+    assert 1 < float(levels.max()) < 6
+    assert float((levels > 1).float().mean()) < 0.015
+
+
 def test_the_bundled_model_is_better_than_bicubic() -> None:
     """1 step: at least half a decibel, also on a soft picture; 4 steps: visibly another, for about the same PSNR."""
     model, measure = bundled().to("cpu"), Measure()

@@ -90,8 +90,6 @@ def evaluate(
     from dreamsr.files import page
 
     variants = _variants(Settings(sampler=sampler, seed=seed, tile=tile), steps, swept)
-    weights = setup.lpips_weights(lpips_weights)
-    distances = load_lpips(weights), load_lpips(weights, "squeeze")
     compute = (device, dtype, threads)
     own: Sequence[Contender]
     if model and data and not folders:
@@ -107,18 +105,12 @@ def evaluate(
         raise UsageError("nothing to measure", _HOW)
     rivals = _rivals(against, place, crop_to_match, variants, compute) if against else []
     if not any(isinstance(contender, evaluator.Sampled) for contender in (*own, *rivals)):
-        _check_idle(
-            {
-                "steps": steps,
-                "sweep": swept,
-                "sampler": sampler != "auto",
-                "seed": seed,
-                "tile": tile,
-            }
-        )
+        _check_idle({"steps": steps, "sweep": swept, "sampler": sampler != "auto", "seed": seed, "tile": tile})
         if degradation != "auto" and not scale:
             raise UsageError("--degradation makes inputs for bicubic, which takes a --scale", "add --scale 4")
     scale = _agreed_scale([*own, *rivals], scale)
+    weights = setup.lpips_weights(lpips_weights)
+    distances = load_lpips(weights), load_lpips(weights, "squeeze")
     measure = Measure(crop if crop is not None else ceil(scale or 4), *distances, PROTOCOLS[protocol])
     inputs = _inputs([*own, *rivals], "pairs" if low else degradation)
     benchmark, unpaired = evaluator.benchmark(place, [*own, *rivals], measure, scale, inputs, low)

@@ -89,8 +89,7 @@ def upscale(
     if target and not output and (foreign := planning.foreign(target)):
         if overwrite:
             raise foreign
-        if provenance and target.suffix.lower() != ".bmp":  # which would tell
-            console.warn(f"{foreign.message}: {foreign.hint}")
+        console.say(f"{foreign.message}: {foreign.hint}")
     upscaler = Upscaler(loaded.to(*setup.compute(ranks.device(device), dtype, threads)), settings)
     how = str(sizing) or f"x{loaded.config.scale}"
     pictures, count = counted(len(tasks), "picture"), counted(upscaler.steps, "step")
