@@ -1,5 +1,6 @@
 """The sections of the report; every one is measured in turns within itself."""
 
+import copy
 import os
 import subprocess
 import sys
@@ -81,11 +82,12 @@ def machine(plan: Plan) -> Table:
 
 
 def flops(model: Model, side: int = 128) -> tuple[float, float]:
-    """FLOP an output pixel of (the encoder, a step)."""
-    x, angle = torch.zeros(1, 3, side, side), torch.zeros(1)
+    """FLOP an output pixel of (the encoder, a step), with direct convolutions."""
+    network = copy.deepcopy(model.network).to("meta")
+    x, angle, scale = (torch.zeros(shape, device="meta") for shape in ((1, 3, side, side), 1, 1))
     counts = []
-    features = model.network.encode(x, SCALE)
-    for part in (lambda: model.network.encode(x, SCALE), lambda: model.network(x, angle, features)):
+    features = network.encode(x, scale)
+    for part in (lambda: network.encode(x, scale), lambda: network(x, angle, features)):
         with FlopCounterMode(display=False) as counter:
             part()
         counts.append(counter.get_total_flops() / side**2)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dreamsr.config import NetworkConfig
+from dreamsr.core.winograd import Conv3x3
 
 EMBEDDING = 128
 FREQUENCIES = 8
@@ -39,8 +40,8 @@ class Block(nn.Module):
 
     def __init__(self, width: int, modulated: bool) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv1 = Conv3x3(width, width)
+        self.conv2 = Conv3x3(width, width)
         _zero(self.conv2)
         size = 2 * width
         self.film = nn.Linear(EMBEDDING, size) if modulated else nn.Parameter(torch.zeros(1, size))

@@ -20,6 +20,7 @@ from dreamsr.core.int8 import is_quantized, quantized
 from dreamsr.core.networks import PatchUNet
 from dreamsr.core.process import Process
 from dreamsr.core.sr3 import SR3UNet
+from dreamsr.core.winograd import prepared
 from dreamsr.errors import CheckpointError, ConfigError, UsageError
 from dreamsr.files import foreign
 from dreamsr.files.atomic import atomic, write
@@ -273,7 +274,7 @@ def load_state(path: Path) -> tuple[dict[str, str], dict[str, dict[str, Tensor]]
 
 def _for_inference(network: N, device: torch.device | str, dtype: torch.dtype) -> N:
     """A copy that does not learn."""
-    return _channels_last(copy.deepcopy(network).requires_grad_(False).eval().to(device, dtype))
+    return prepared(_channels_last(copy.deepcopy(network).requires_grad_(False).eval().to(device, dtype)))
 
 
 def _channels_last(network: N) -> N:
