@@ -90,14 +90,13 @@ def prepared(network: N) -> N:
 
 
 def transform(weight: Tensor) -> Tensor:
-    """(out, in, 3, 3) to the values at the points, (36, in, out)."""
-    out_channels, channels = weight.shape[:2]
-    flat = weight.detach().permute(2, 3, 1, 0).reshape(9, -1)
-    return (WEIGHT @ flat).view(36, channels, out_channels)
+    """(K, C, 3, 3) to the values at the points, (36, C, K), which lie in memory as (K, 36, C)."""
+    nine = weight.detach().permute(0, 2, 3, 1).flatten(1, 2)
+    return (WEIGHT @ nine).permute(1, 2, 0)
 
 
 class _Convolution(torch.autograd.Function):
-    """x, weight, the weight at the points, bias to the convolution; gradients reach all but the third."""
+    """`convolve`, of an input, the weight (K, C, 3, 3), the same transformed, and a bias; the third has no gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, transformed: Tensor, bias: Tensor) -> Tensor:
@@ -108,38 +107,44 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, Tensor]:
         x, weight = ctx.saved_tensors
         turned = transform(weight.transpose(0, 1).flip(2, 3))
-        bias = gradient.sum((0, 2, 3))
-        return convolve(gradient, turned, torch.zeros_like(x[0, :, 0, 0])), weight_gradient(x, gradient), None, bias
+        of_x = convolve(gradient, turned, gradient.new_zeros(x.shape[1]))
+        return of_x, weight_gradient(x, gradient), None, gradient.sum((0, 2, 3))
 
 
 def convolve(x: Tensor, transformed: Tensor, bias: Tensor) -> Tensor:
-    """(B, C, H, W) with weights at the points (36, C, K) to (B, K, H, W), channels last."""
+    """(B, C, H, W) with weights at the points (36, C, K) and a bias (K,) to (B, K, H, W), channels last."""
     count, _, height, width = x.shape
     rows, columns, channels = _tiles(height), _tiles(width), transformed.shape[2]
-    x = x.permute(0, 2, 3, 1)
-    y = x.new_empty(count, 4 * rows, 4 * columns, channels)
+    y = torch.empty(count, channels, 4 * rows, 4 * columns, memory_format=torch.channels_last)
     for pictures, top, bottom in _pieces(count, rows, columns):
         at_points = INPUT @ _windows(x[pictures], top, bottom, columns)
         products = torch.bmm(at_points.transpose(0, 1), transformed)
         products[_AT_ONES] += bias
         tiles = (OUTPUT @ products.transpose(0, 1)).view(-1, bottom - top, columns, 4, 4, channels)
-        y[pictures, 4 * top : 4 * bottom].unflatten(2, (columns, 4)).unflatten(1, (-1, 4)).copy_(tiles.transpose(2, 3))
-    return y[:, :height, :width].contiguous().permute(0, 3, 1, 2)
+        _by_tiles(y[pictures, :, 4 * top : 4 * bottom]).copy_(tiles)
+    if (height % 4, width % 4) == (0, 0):
+        return y
+    return y[:, :, :height, :width].contiguous(memory_format=torch.channels_last)
 
 
 def weight_gradient(x: Tensor, gradient: Tensor) -> Tensor:
-    """Of the weights (K, C, 3, 3), from inputs (B, C, H, W) and the gradient of outputs (B, K, H, W)."""
+    """Of the weights, (K, C, 3, 3), from inputs (B, C, H, W) and the gradient of outputs (B, K, H, W)."""
     count, channels, height, width = x.shape
     rows, columns, out_channels = _tiles(height), _tiles(width), gradient.shape[1]
-    x, gradient = x.permute(0, 2, 3, 1), gradient.permute(0, 2, 3, 1)
-    gradient = F.pad(gradient, (0, 0, 0, 4 * columns - width, 0, 4 * rows - height))
-    at_points = x.new_zeros(36, channels, out_channels)
+    if height % 4 or width % 4:
+        gradient = F.pad(gradient, (0, 4 * columns - width, 0, 4 * rows - height))
+    at_points = x.new_zeros(36, out_channels, channels)
     for pictures, top, bottom in _pieces(count, rows, columns):
         inputs = INPUT @ _windows(x[pictures], top, bottom, columns)
-        tiles = gradient[pictures, 4 * top : 4 * bottom].unflatten(2, (columns, 4)).unflatten(1, (-1, 4))
-        outputs = OUTPUT.mT @ tiles.transpose(2, 3).reshape(-1, 16, out_channels)
-        at_points.baddbmm_(inputs.permute(1, 2, 0), outputs.transpose(0, 1))
-    return (WEIGHT.mT @ at_points.flatten(1)).view(3, 3, channels, out_channels).permute(3, 2, 0, 1)
+        outputs = OUTPUT.mT @ _by_tiles(gradient[pictures, :, 4 * top : 4 * bottom]).reshape(-1, 16, out_channels)
+        at_points.baddbmm_(outputs.permute(1, 2, 0), inputs.transpose(0, 1))
+    return (WEIGHT.mT @ at_points.flatten(1)).view(3, 3, out_channels, channels).permute(2, 3, 0, 1)
+
+
+def _by_tiles(x: Tensor) -> Tensor:
+    """(B, C, 4 rows, 4 columns) seen as (B, rows, columns, 4, 4, C)."""
+    tiles: Tensor = x.unflatten(3, (-1, 4)).unflatten(2, (-1, 4))
+    return tiles.permute(0, 2, 4, 3, 5, 1)
 
 
 def _tiles(length: int) -> int:
@@ -155,9 +160,9 @@ def _pieces(count: int, rows: int, columns: int) -> Iterator[tuple[slice, int, i
 
 
 def _windows(x: Tensor, top: int, bottom: int, columns: int) -> Tensor:
-    """What rows of tiles see of pictures (B, H, W, C), zeros around them: (tiles, 36, C)."""
-    height, width, channels = x.shape[1:]
+    """What rows of tiles see of pictures (B, C, H, W), zeros around them: (tiles, 36, C)."""
+    channels, height, width = x.shape[1:]
     first, last = 4 * top - 1, 4 * bottom + 1
-    part = x[:, max(first, 0) : last]
+    part = x[:, :, max(first, 0) : last].permute(0, 2, 3, 1)
     part = F.pad(part, (0, 0, 1, 4 * columns + 1 - width, max(-first, 0), max(last - height, 0)))
     return part.unfold(1, 6, 4).unfold(2, 6, 4).permute(0, 1, 2, 4, 5, 3).reshape(-1, 36, channels)
