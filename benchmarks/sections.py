@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 import skimage.data
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dreamsr.config import TrainConfig
-from dreamsr.core import dream
+from dreamsr.core import dream, winograd
 from dreamsr.core.denoiser import Denoiser, Network
 from dreamsr.core.process import Process
 from dreamsr.data import dataset
@@ -118,7 +119,7 @@ def network(plan: Plan) -> Table:
     text = (
         f"The bundled network costs {encoder / 1e6:.3f} MFLOP an output pixel for the encoder, once, and "
         f"{step / 1e6:.3f} for every step: {(encoder + 4 * step) / 1e6:.2f} TFLOP a megapixel at 4 steps. "
-        "Forward is encoder and one step."
+        "Forward is encoder and one step. In fp32, wide 3x3 convolutions make a quarter of the products counted."
     )
     return Table("Network", text, ["", "shape", "", "s", "GFLOP/s", "of matmul"], rows)
 
@@ -302,7 +303,7 @@ def _bare(denoiser: Denoiser, u_0: Tensor, level: Tensor, eps: Tensor, p: dream.
 
 
 def precisions(plan: Plan) -> Table:
-    """The same picture in fp32 and int8, with and without AVX-512, each in a process of its own."""
+    """The same picture in fp32, also with direct convolutions, and int8, with and without AVX-512."""
     rows = []
     for label, changes in (
         ("as it is", {}),
@@ -311,15 +312,21 @@ def precisions(plan: Plan) -> Table:
         command = [sys.executable, str(Path(__file__).with_name("run.py")), "--picture", str(plan.side)]
         done = subprocess.run(command, env=os.environ | changes, capture_output=True, text=True, check=True)
         rows.append([label, *(f"{float(seconds):.2f}" for seconds in done.stdout.split())])
-    text = "Seconds a megapixel, of one picture of a quarter megapixel, 4 steps."
-    return Table("fp32 and older CPUs", text, ["", "fp32", "int8"], rows)
+    machine = f"{processor()}, {counted(torch.get_num_threads(), 'thread')}"
+    text = f"Seconds a megapixel, of one picture of a quarter megapixel, 4 steps; {machine}."
+    return Table("fp32 and older CPUs", text, ["", "fp32", "fp32, direct convolutions", "int8"], rows)
 
 
 def picture(side: int) -> Iterator[float]:
-    """Seconds an output megapixel of one picture in fp32 and in int8, 4 steps."""
+    """Seconds an output megapixel of one picture in fp32, with direct convolutions, and in int8, 4 steps."""
     x = torch.rand(3, side // 4, side // 4) * 2 - 1
-    dtypes = {"fp32": torch.float32, "int8": torch.int8}
-    cases = {name: partial(Upscaler(bundled(dtype), Settings(steps=4)), [x]) for name, dtype in dtypes.items()}
+    whole, rounded = (partial(Upscaler(bundled(t), Settings(steps=4)), [x]) for t in (torch.float32, torch.int8))
+
+    def direct() -> None:
+        with patch.object(winograd, "available", lambda: False):
+            whole()
+
+    cases: dict[str, Case] = {"fp32": whole, "direct": direct, "int8": rounded}
     yield from (seconds / (side**2 / 1e6) for seconds in interleaved(cases, 3).values())
 
 

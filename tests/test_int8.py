@@ -10,7 +10,6 @@ from programs import Program
 from torch import nn
 from torch.nn import functional as F
 
-from dreamsr.cli import setup
 from dreamsr.config import ModelConfig, NetworkConfig
 from dreamsr.core import int8
 from dreamsr.core.int8 import Int8Conv2d
@@ -120,24 +119,6 @@ def test_pictures_are_those_of_fp32_within_few_levels(name: str, steps: int) -> 
     levels = (exact - rough).abs() * 127.5
     assert 0.05 < float(levels.square().mean().sqrt()) < 1.5
     assert float(levels.max()) < 16
-
-
-@pytest.mark.parametrize(
-    ("dtype", "chosen", "megapixels", "said"),
-    [
-        (torch.float32, "auto", 30, True),
-        (torch.float32, "auto", 20, False),
-        (torch.float32, "fp32", 30, False),
-        (torch.bfloat16, "auto", 30, False),
-        (torch.int8, "int8", 30, False),
-    ],
-)
-def test_long_jobs_in_fp32_are_told(
-    dtype: torch.dtype, chosen: str, megapixels: float, said: bool, capfd: pytest.CaptureFixture[str]
-) -> None:
-    upscaler = Upscaler(checkpoint.load_model(hub.resolve("photo-x4")).to("cpu", dtype), Settings(steps=4))
-    setup.advise(upscaler, chosen, megapixels)
-    assert ("--dtype int8" in capfd.readouterr().err) == said
 
 
 def test_the_program(program: Program, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 LEAST = 64
 """Channels in and out from which it is the faster way, on CPUs with AVX2."""
-_TILES = 256
-"""In a piece: about what a core's cache holds."""
+_TILES = 64
+"""In a piece, for every thread: about what a core's cache holds."""
 _FEW = 4
 """Tiles of a picture from which on matrix products do not depend on how many more there are."""
 
@@ -153,7 +153,8 @@ def _tiles(length: int) -> int:
 
 def _pieces(count: int, rows: int, columns: int) -> Iterator[tuple[slice, int, int]]:
     """Which pictures, and their first and last row of tiles: several pictures, or some rows of one."""
-    together, most = max(1, _TILES // (rows * columns)), max(1, _TILES // columns)
+    tiles = _TILES * torch.get_num_threads()
+    together, most = max(1, tiles // (rows * columns)), max(1, tiles // columns)
     for first in range(0, count, together):
         for top in range(0, rows, most):
             yield slice(first, first + together), top, min(top + most, rows)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 
-from dreamsr.core import int8
 from dreamsr.engine.outputs import Size
 from dreamsr.engine.upscaler import WHOLE, Upscaler
 
@@ -19,17 +18,6 @@ _VALUES_A_TILE_PIXEL = 60
 """What the bundled networks hold at a time of the tiles of a call, in their precision."""
 _OUTPUT_BYTES = 12 + 3
 """Of a pixel of the output, before and after it is rounded."""
-
-_LONG = 100.0
-"""Megapixels of output times steps: some minutes in fp32 on a CPU."""
-
-
-def int8_pays(upscaler: Upscaler, megapixels: float) -> bool:
-    """Whether a job of fp32 on a CPU takes minutes that int8 would make fewer, at nearly the same picture."""
-    model = upscaler.model
-    slow = model.device.type == "cpu" and model.dtype == torch.float32
-    # an error in predicted noise would be magnified
-    return slow and int8.available() and model.config.prediction == "x0" and megapixels * upscaler.steps > _LONG
 
 
 @dataclass(frozen=True)
