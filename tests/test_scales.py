@@ -19,11 +19,11 @@ from dreamsr.core.consistency import Projection
 from dreamsr.core.enlargement import Axis, window
 from dreamsr.core.networks import PatchUNet
 from dreamsr.core.resize import bicubic
+from dreamsr.core.size import Size
 from dreamsr.data.degrade import reduced
 from dreamsr.engine import optimize
 from dreamsr.engine import upscaler as upscaling
 from dreamsr.engine.evaluator import fitted
-from dreamsr.engine.outputs import Size
 from dreamsr.engine.schedule import Settings
 from dreamsr.engine.upscaler import Upscaler
 from dreamsr.files import checkpoint, images

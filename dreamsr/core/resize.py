@@ -4,13 +4,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dreamsr.core.size import Size
 
-def size_of(x: Tensor) -> tuple[int, int]:
+
+def size_of(x: Tensor) -> Size:
     """(height, width) of (..., H, W)."""
     return x.shape[-2], x.shape[-1]
 
 
-def bicubic(x: Tensor, size: tuple[int, int]) -> Tensor:
+def bicubic(x: Tensor, size: Size) -> Tensor:
     """(B, C, H, W) to (B, C, *size), unrounded and unclipped; the anchor of every residual model."""
     if size_of(x) == size:
         return x

@@ -20,9 +20,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dreamsr.core.denoiser import Condition, Denoiser
+from dreamsr.core.size import Size
 from dreamsr.core.transfer import sent
-
-Size = tuple[int, int]
 
 
 @dataclass(frozen=True)

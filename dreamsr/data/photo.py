@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 from dreamsr.config import PhotoConfig
 from dreamsr.core.resize import bicubic
+from dreamsr.core.size import Size
 from dreamsr.data.jpeg import UNIT, jpeg
 
-Size = tuple[int, int]
 Draw = Callable[[], Tensor]
 """Gives (B,) numbers in [0, 1), others at every call."""
 SHARP = 0.01

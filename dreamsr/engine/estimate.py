@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from dreamsr.engine.outputs import Size
+from dreamsr.core.size import Size
 from dreamsr.engine.upscaler import WHOLE, Upscaler
 
 _SIDE = 1024

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dreamsr.config import ModelConfig
 from dreamsr.core.resize import bicubic, size_of
+from dreamsr.core.size import Size
 from dreamsr.data import dataset
 from dreamsr.data.dataset import Partners
 from dreamsr.data.degrade import degraded
@@ -22,7 +23,7 @@ from dreamsr.engine.device import describe
 from dreamsr.engine.finish import finished
 from dreamsr.engine.measure import Measure
 from dreamsr.engine.memory import Frugal
-from dreamsr.engine.outputs import Size, output_size
+from dreamsr.engine.outputs import output_size
 from dreamsr.engine.sources import by_name, crop_to_multiple, paired
 from dreamsr.engine.upscaler import Upscaler
 from dreamsr.errors import DreamSRError, ImageError, UsageError

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dreamsr.config import TrainConfig
-from dreamsr.engine.outputs import Size
+from dreamsr.core.size import Size
 from dreamsr.engine.upscaler import Enlarged, Upscaler
 from dreamsr.errors import DreamSRError
 

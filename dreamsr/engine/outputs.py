@@ -4,10 +4,9 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from dreamsr.core.size import Size
 from dreamsr.errors import ImageError, UsageError
 
-Size = tuple[int, int]
-"""(height, width)"""
 LOSSY = (".jpg", ".jpeg", ".jfif", ".webp", ".avif")
 
 

@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dreamsr.engine.outputs import LOSSY, Naming, Size, Sizing
+from dreamsr.core.size import Size
+from dreamsr.engine.outputs import LOSSY, Naming, Sizing
 from dreamsr.errors import DreamSRError, UsageError
 from dreamsr.files import images
 from dreamsr.files.images import Header

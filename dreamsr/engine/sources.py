@@ -8,10 +8,10 @@ from torch import Tensor
 
 from dreamsr.config import ModelConfig
 from dreamsr.core.resize import size_of
+from dreamsr.core.size import Size
 from dreamsr.data import dataset
 from dreamsr.data.dataset import Partners
 from dreamsr.data.degrade import Pairs, examples
-from dreamsr.engine.outputs import Size
 from dreamsr.errors import ImageError, UsageError
 from dreamsr.files import images
 from dreamsr.files.paths import real

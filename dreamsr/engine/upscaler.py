@@ -14,9 +14,10 @@ from dreamsr.core.consistency import Projection
 from dreamsr.core.denoiser import Denoiser, Network
 from dreamsr.core.enlargement import Axis, Part, whole, window
 from dreamsr.core.resize import size_of
+from dreamsr.core.size import Size
 from dreamsr.core.tiling import Layout, Span, spans, tiled
 from dreamsr.engine.device import Tiling, tiling
-from dreamsr.engine.outputs import Size, output_size
+from dreamsr.engine.outputs import output_size
 from dreamsr.engine.schedule import Schedule, Settings, schedule
 from dreamsr.errors import UsageError
 from dreamsr.files.checkpoint import Model

@@ -6,8 +6,9 @@ from typing import Literal
 from torch import Tensor
 
 from dreamsr import __version__
+from dreamsr.core.size import Size
 from dreamsr.engine.device import dtype_name
-from dreamsr.engine.outputs import Size, Sizing
+from dreamsr.engine.outputs import Sizing
 from dreamsr.engine.planning import Task
 from dreamsr.engine.upscaler import Upscaler
 from dreamsr.errors import DreamSRError

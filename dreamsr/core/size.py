@@ -1,0 +1,4 @@
+"""How large a picture is."""
+
+Size = tuple[int, int]
+"""(height, width)"""
