@@ -2,6 +2,7 @@
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from dreamsr.errors import CheckpointError, UsageError
@@ -62,49 +63,67 @@ def download(repo: str, file: str, revision: str | None, online: bool = True) ->
 
     Its SHA-256 is compared with the Hub's; a file that differs is removed from the cache.
     """
-    from huggingface_hub import constants, hf_hub_download
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        GatedRepoError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import hf_hub_download
 
-    where = f"{repo}@{revision}" if revision else repo
-    name = where if file == HUB_FILE else f"{where}:{file}"
+    wanted = _Wanted(repo, file, revision)
     try:
         path = Path(hf_hub_download(repo, file, revision=revision, local_files_only=not online))
-    except LocalEntryNotFoundError:
-        why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{constants.ENDPOINT} cannot be reached"
-        reason = f", and {why}" if online else ""
-        advice = "check the connection, HF_ENDPOINT and HF_HUB_OFFLINE, or give a local file"
-        raise CheckpointError(
-            f"there is no folder {repo} here, and {file} of {where} is not in the cache{reason}",
-            advice if online else f"dreamsr models pull {name}",
-        ) from None
-    except RevisionNotFoundError:
-        raise CheckpointError(f"{repo} on the Hub has no revision {revision!r}") from None
-    except GatedRepoError:
-        page = f"{constants.ENDPOINT}/{repo}"
-        raise CheckpointError(f"{repo} on the Hub is gated", f"ask for access at {page}, then: hf auth login") from None
-    except RepositoryNotFoundError:
-        raise CheckpointError(
-            f"there is no model {repo!r} on the Hub, and no file or folder of that name here",
-            "if it is a private one: hf auth login",
-        ) from None
-    except EntryNotFoundError:
-        raise CheckpointError(f"{where} on the Hub has no file {file!r}", f"name one: {where}:FILE") from None
     except Exception as error:  # the HTTP library's own errors differ between versions of huggingface-hub
-        raise CheckpointError(f"{where} cannot be downloaded: {(str(error) or repr(error)).splitlines()[0]}") from error
-
+        raise _refusal(error, wanted, online) from error
     try:
         verify(path)
     except CheckpointError as error:
         for file_or_link in (path.resolve(), _blob(path), path):
             file_or_link.unlink(missing_ok=True)
-        raise CheckpointError(f"{error.message}; it was removed", f"dreamsr models pull {name}") from None
+        raise CheckpointError(f"{error.message}; it was removed", f"dreamsr models pull {wanted.name}") from None
     return path
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A file on the Hub."""
+
+    repo: str
+    file: str
+    revision: str | None
+
+    @property
+    def where(self) -> str:
+        return f"{self.repo}@{self.revision}" if self.revision else self.repo
+
+    @property
+    def name(self) -> str:
+        """As `resolve` takes it."""
+        return self.where if self.file == HUB_FILE else f"{self.where}:{self.file}"
+
+
+def _refusal(error: Exception, wanted: _Wanted, online: bool) -> CheckpointError:
+    """What to tell the user when the Hub or its cache does not give a file."""
+    from huggingface_hub import constants, errors
+
+    repo, where = wanted.repo, wanted.where
+    match error:  # kinds of others come before those
+        case errors.LocalEntryNotFoundError():
+            why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{constants.ENDPOINT} cannot be reached"
+            reason = f", and {why}" if online else ""
+            advice = "check the connection, HF_ENDPOINT and HF_HUB_OFFLINE, or give a local file"
+            return CheckpointError(
+                f"there is no folder {repo} here, and {wanted.file} of {where} is not in the cache{reason}",
+                advice if online else f"dreamsr models pull {wanted.name}",
+            )
+        case errors.RevisionNotFoundError():
+            return CheckpointError(f"{repo} on the Hub has no revision {wanted.revision!r}")
+        case errors.GatedRepoError():
+            page = f"{constants.ENDPOINT}/{repo}"
+            return CheckpointError(f"{repo} on the Hub is gated", f"ask for access at {page}, then: hf auth login")
+        case errors.RepositoryNotFoundError():
+            return CheckpointError(
+                f"there is no model {repo!r} on the Hub, and no file or folder of that name here",
+                "if it is a private one: hf auth login",
+            )
+        case errors.EntryNotFoundError():
+            return CheckpointError(f"{where} on the Hub has no file {wanted.file!r}", f"name one: {where}:FILE")
+    return CheckpointError(f"{where} cannot be downloaded: {(str(error) or repr(error)).splitlines()[0]}")
 
 
 def recorded_digest(path: Path) -> str | None:
