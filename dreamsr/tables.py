@@ -64,7 +64,7 @@ def parse_field(cls: type, key: str, text: str) -> Any:
     """The value of field `key` of dataclass `cls` from text as in TOML, bare words being text."""
     known = typing.get_type_hints(cls)
     if key not in known:
-        raise ConfigError(f"unknown key {key!r}; known are {', '.join(known)}")
+        raise ConfigError(f"unknown key {key!r}", _nearest(key, known))
     hint = known[key]
     try:
         return _convert(hint, _toml_value(text), key, cls)
