@@ -109,6 +109,21 @@ def test_narrow_networks_have_none(tiny_model: Model) -> None:
         tiny_model.to("cpu", torch.int8)
 
 
+def test_what_predicts_noise_is_refused(program: Program, tmp_path: Path) -> None:
+    """However wide: u_0 = (u - sigma eps) / alpha, and alpha is small where sampling starts."""
+    config = ModelConfig("noisy", prediction="eps", network=NetworkConfig(widths=(64, 96), blocks=1))
+    noisy = Model(config, checkpoint.build(config), {})
+    checkpoint.save_model(tmp_path / "noisy.safetensors", noisy, torch.float32)
+    images.write(tmp_path / "a.png", Picture(photo("chelsea")[:, 60:84, 80:108]))
+    command = ("upscale", "a.png", "b.png", "-m", "noisy.safetensors", "--steps", 1, "--device", "cpu")
+    code, out, err = program(*command, "--dtype", "int8")
+    assert (code, out) == (2, "")
+    assert "error: noisy predicts noise, and what int8 rounds would be magnified in the picture" in err
+    assert "use --dtype fp32" in err
+    assert not (tmp_path / "b.png").exists()
+    assert program(*command, "--dtype", "fp32")[0] == 0
+
+
 @pytest.mark.parametrize("steps", [1, 4])
 @pytest.mark.parametrize("name", ["bicubic-x4", "photo-x4"])
 def test_pictures_are_those_of_fp32_within_few_levels(name: str, steps: int) -> None:

@@ -58,7 +58,13 @@ class Model:
         return next(self.network.parameters()).device
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> "Model":
-        """A copy for inference with the network on `device` in `dtype`; int8 is for CPUs."""
+        """A copy for inference with the network on `device` in `dtype`; int8 is for CPUs.
+
+        Raises UsageError for a model that int8 does not suit.
+        """
+        if dtype == torch.int8 and self.config.prediction == "eps":
+            message = f"{self.config.name} predicts noise, and what int8 rounds would be magnified in the picture"
+            raise UsageError(message, "use --dtype fp32")
         network = _for_inference(self.network, device, torch.float32 if dtype == torch.int8 else dtype)
         if dtype == torch.int8 and not is_quantized(quantized(network)):
             raise UsageError(f"{self.config.name} has no layers wide enough for int8", "use --dtype fp32")
