@@ -13,6 +13,7 @@ import torch
 from conftest import TINY
 from safetensors.torch import save_file
 
+from dreamsr.config import ModelConfig, SR3Config
 from dreamsr.errors import CheckpointError
 from dreamsr.files import checkpoint
 from dreamsr.files.checkpoint import Model
@@ -179,11 +180,14 @@ def test_a_failed_write_leaves_the_old_file(
     assert [p.name for p in tiny_file.parent.glob(".*")] == []
 
 
-def test_to_load_a_model_loads_no_compiler() -> None:
+@pytest.mark.parametrize("name", ["photo-x4", "sr3.safetensors"])
+def test_to_load_a_model_loads_no_compiler(name: str, tmp_path: Path) -> None:
     """Some of what torch does on its meta device imports it, which takes longer than the model."""
+    tiny = ModelConfig(network=SR3Config(channels=4, multipliers=(1, 2), blocks=1, attention=(8,), groups=2, size=16))
+    checkpoint.save_model(tmp_path / "sr3.safetensors", Model(tiny, checkpoint.build(tiny), {}), torch.float32)
     code = (
         "import sys; from dreamsr.files import checkpoint, hub\n"
-        "checkpoint.load_model(hub.resolve('photo-x4'))\n"
+        f"checkpoint.load_model(hub.resolve('{name}'))\n"
         "sys.exit('torch._dynamo' in sys.modules or 'torch.fx.experimental.symbolic_shapes' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False).returncode == 0
