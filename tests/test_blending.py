@@ -28,6 +28,26 @@ def test_weights_are_the_sum_by_shares() -> None:
     assert mixture.card == {"licence": "none", "blend": {"b": 0.5, "c": 0.25}}
 
 
+def test_shares_of_blends_compose() -> None:
+    """What the card says of the file is what the weights are a sum of."""
+    a, b, c, d = (model(std) for std in (0.1, 0.2, 0.4, 0.8))
+    ab = blended(a, {"b": (b, 0.4)})
+    cd = blended(c, {"d": (d, 0.5)})
+    assert blended(ab, {"c": (c, 0.5)}).card["blend"] == {"b": 0.2, "c": 0.5}
+    assert blended(ab, {"b": (b, 0.5)}).card["blend"] == {"b": 0.7}
+    assert blended(a, {"b": (ab, 0.5)}).card["blend"] == {"b": 0.5}  # a file that was written over
+    whole = blended(ab, {"cd": (cd, 0.5)})
+    assert whole.card["blend"] == {"b": 0.2, "cd": 0.25, "d": 0.25}
+    flat = blended(a, {"b": (b, 0.2), "c": (c, 0.25), "d": (d, 0.25)})
+    for got, want in zip(whole.network.parameters(), flat.network.parameters(), strict=True):
+        torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("entry", ["half and half", {"b": "half"}, ["b"]])
+def test_a_card_may_say_something_else(entry: object) -> None:
+    assert blended(replace(model(0.1), card={"blend": entry}), {"b": (model(0.2), 0.5)}).card["blend"] == {"b": 0.5}
+
+
 def test_the_licences_of_all_hold() -> None:
     own, shared, none = (replace(model(0.1), card=card) for card in ({"step": 1}, {"licence": "CC BY-SA 4.0"}, {}))
     assert blended(own, {"b": (none, 0.5)}).card == {"step": 1, "blend": {"b": 0.5}}
