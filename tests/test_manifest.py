@@ -5,8 +5,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +14,10 @@ from dreamsr.engine.planning import Task
 from dreamsr.engine.ranks import Ranks
 from dreamsr.engine.resume import Judge
 from dreamsr.errors import DiskFullError, DreamSRError
-from dreamsr.files import locks, page
-from dreamsr.files.atomic import atomic, hidden_stem
+from dreamsr.files import locks
+from dreamsr.files.atomic import atomic, write
 from dreamsr.files.manifest import Entry, Manifest, file_digest
+from dreamsr.files.paths import hidden_stem
 
 ENTRY = Entry("a.png", "a.jpg", "done", "s1", "m", 0)
 
@@ -146,16 +145,44 @@ def test_sweeping_spares_the_living_and_what_is_not_ours(tmp_path: Path) -> None
     locks.release(claim)
 
 
-def test_a_page_survives_the_sweep_of_a_job_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    @contextmanager
-    def swept(path: Path) -> Iterator[Path]:
-        with atomic(path) as part:
-            yield part
-            locks.sweep(tmp_path)
-
-    monkeypatch.setattr(page, "atomic", swept)
-    page.write(tmp_path / "report.html", page.Page("title", "summary"))
+@pytest.mark.parametrize("claimed", [False, True])
+def test_what_is_being_written_survives_the_sweep_of_a_job_beside_it(claimed: bool, tmp_path: Path) -> None:
+    claim = locks.claim(tmp_path / "report.html") if claimed else None
+    code = "from pathlib import Path; from dreamsr.files import locks; locks.sweep(Path('.'))"
+    with atomic(tmp_path / "report.html") as part:
+        part.write_bytes(b"half")
+        locks.sweep(tmp_path)
+        assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False).returncode == 0
+        assert part.read_bytes() == b"half"
+    if claim:
+        locks.release(claim)
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_what_a_killed_process_was_writing_is_swept(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; from dreamsr.files.atomic import atomic\n"
+        "with atomic(Path('a.safetensors')) as part: part.write_bytes(b'half'); print('begun', flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline().strip() == b"begun"
+        locks.sweep(tmp_path)
+        assert sorted(path.suffix for path in tmp_path.iterdir()) == [".lock", ".part"]
+        process.kill()
+    locks.sweep(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_without_locks_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr(locks, "_take", refuse)
+    write(tmp_path / "a.html", b"whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.html"]
 
 
 @pytest.mark.parametrize("reason", [errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)])

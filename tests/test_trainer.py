@@ -32,8 +32,8 @@ from dreamsr.engine.schedule import Settings
 from dreamsr.engine.upscaler import Upscaler
 from dreamsr.errors import ConfigError, DreamSRError, UsageError
 from dreamsr.files import checkpoint, images
-from dreamsr.files.atomic import hidden_stem
 from dreamsr.files.images import Picture
+from dreamsr.files.paths import hidden_stem
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(model=TINY, steps=8, batch=4, crop=32, warmup=2, val_every=4, save_every=100)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dreamsr.files.atomic import unwritable, write
+from dreamsr.files.atomic import write
+from dreamsr.files.paths import unwritable
 
 
 def append(log: Path, values: Mapping[str, Any]) -> None:

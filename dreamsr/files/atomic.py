@@ -1,13 +1,13 @@
 """Files that appear whole or not at all."""
 
-import errno
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dreamsr.errors import DiskFullError, DreamSRError
+from dreamsr.errors import DreamSRError
+from dreamsr.files.locks import sheltered
+from dreamsr.files.paths import hidden_stem, unwritable
 
 
 @contextmanager
@@ -15,16 +15,18 @@ def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it takes the place of `path` if the block succeeds.
 
     Its bytes are on the disk before its name is: a power failure leaves the old file or the new one.
+    No `sweep` of another process takes it for a leftover.
     """
     temporary = path.with_name(f"{hidden_stem(path)}-{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield temporary
-            _settle(temporary)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with sheltered(path):
+            try:
+                yield temporary
+                _settle(temporary)
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
     except OSError as error:
         raise unwritable(path, error) from error
 
@@ -38,20 +40,6 @@ def write(path: Path, data: bytes) -> None:
 def _settle(path: Path) -> None:
     with path.open("rb+") as file:
         os.fsync(file.fileno())
-
-
-def hidden_stem(path: Path) -> str:
-    """How the hidden companions of a file begin: short, however long its own name is."""
-    return f".dreamsr-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}"
-
-
-def unwritable(path: Path, error: OSError) -> DreamSRError:
-    """What to tell the user when a file cannot be written."""
-    message = f"{path} cannot be written: {error.strerror or error}"
-    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
-        return DiskFullError(message, "free some space and run the same command again")
-    # the libraries behind some formats do not pass on why
-    return DreamSRError(message, "" if error.errno else "is there room on the disk?")
 
 
 def make_folder(path: Path) -> None:

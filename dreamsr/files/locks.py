@@ -7,7 +7,7 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-from dreamsr.files.atomic import hidden_stem, unwritable
+from dreamsr.files.paths import hidden_stem, unwritable
 
 Claim = BaseFileLock
 """The right to make one file; `release` ends it."""
@@ -18,7 +18,7 @@ def claim(path: Path) -> Claim | None:
     """A lock on the right to make `path`, or None while another holds it; ends with `release` or the process."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return _take(path.with_name(f"{hidden_stem(path)}.lock"))
+        return _take(_lock(path))
     except OSError as error:
         raise unwritable(path, error) from error
 
@@ -34,8 +34,11 @@ def release(lock: Claim) -> None:
 
 @contextmanager
 def sheltered(path: Path) -> Iterator[None]:
-    """Inside, what `atomic` is writing for `path` is no leftover to the `sweep` of a job in the same folder."""
-    lock = claim(path)
+    """Inside, what is half-made for `path` is no leftover to a `sweep`: by a lock of its own, or by the claim on it."""
+    try:
+        lock = _take(_lock(path))
+    except (OSError, NotImplementedError):  # what cannot be locked there, no job sweeps there
+        lock = None
     try:
         yield
     finally:
@@ -54,6 +57,10 @@ def sweep(folder: Path, target: Path | None = None) -> None:
                         path.unlink(missing_ok=True)
                 finally:
                     release(lock)
+
+
+def _lock(path: Path) -> Path:
+    return path.with_name(f"{hidden_stem(path)}.lock")
 
 
 def _take(path: Path) -> Claim | None:

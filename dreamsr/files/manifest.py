@@ -11,7 +11,7 @@ from typing import Any, Literal
 from filelock import FileLock
 
 from dreamsr.errors import DreamSRError
-from dreamsr.files.atomic import unwritable
+from dreamsr.files.paths import unwritable
 
 NAME = ".dreamsr.jsonl"
 

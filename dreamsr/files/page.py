@@ -9,7 +9,6 @@ from torch import Tensor
 
 from dreamsr.files.atomic import atomic
 from dreamsr.files.images import data_uri
-from dreamsr.files.locks import sheltered
 
 LARGEST = 432
 """Side of the largest picture that a page should hold, in pixels: cut a part out of larger ones."""
@@ -93,7 +92,7 @@ def write(path: Path, page: Page) -> None:
     environment.filters |= {"uri": data_uri}
     template = environment.get_template("report.html")
     text = template.render(page=page, axes=page.plot and _axes(page.plot))
-    with sheltered(path), atomic(path) as temporary:  # beside the pictures, perhaps
+    with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="replace")  # a name may be no UTF-8
 
 
