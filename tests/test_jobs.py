@@ -46,7 +46,9 @@ OWN = {".dreamsr.jsonl"}
 
 
 def entries(folder: Path | str = "out") -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (Path(folder) / ".dreamsr.jsonl").read_text().splitlines()]
+    """What the manifest tells of what has ended."""
+    lines = map(json.loads, (Path(folder) / ".dreamsr.jsonl").read_text().splitlines())
+    return [entry for entry in lines if entry["status"] != "begun"]
 
 
 def contents(folder: Path | str) -> dict[str, bytes]:
@@ -221,6 +223,36 @@ def test_kill_at_any_moment_and_go_on(moments: int, program: Program, tiny_file:
     assert f"{len(whole)} skipped" in program(*job)[2]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+@pytest.mark.parametrize("suffix", [".png", ".bmp"])  # BMP has no room for provenance, and one size for all
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_kill_between_a_file_and_its_note(
+    earlier: bool, suffix: str, program: Program, tiny_file: Path, tmp_path: Path
+) -> None:
+    small(tmp_path / "in" / f"a{suffix}")
+    job = ("upscale", "in", "out", "-m", str(tiny_file), "--steps", "1", "--device", "cpu")
+    if earlier:
+        assert program(*job, "--seed", 1)[0] == 0
+    code = (
+        "import os, signal, sys; from dreamsr.cli.app import main; from dreamsr.files import atomic\n"
+        "def killed(path, target):\n"
+        "    os.rename(path, target); os.kill(os.getpid(), signal.SIGKILL)\n"
+        "atomic.Path.replace = killed\n"
+        f"sys.argv = ['dreamsr', *{job}]; main()"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    assert visible("out") == [f"a{suffix}"]
+    assert [entry["seed"] for entry in entries()] == ([1] if earlier else [])
+    killed, (_, _, err) = contents("out"), program(*job)
+    assert "1 skipped" in err
+    assert "exists" not in err
+    assert contents("out") == killed
+    assert "1 made again: the settings changed" in program(*job, "--seed", 1)[2]
+    assert contents("out") != killed
+    assert [entry["seed"] for entry in entries()] == ([1, 1] if earlier else [1])
+    assert hidden("out") == OWN
+
+
 def test_what_a_killed_process_left_is_no_input_and_no_output(
     program: Program, tiny_file: Path, tmp_path: Path
 ) -> None:
@@ -281,10 +313,10 @@ def test_a_full_disk_ends_the_job(
     fill(tmp_path / "in", 12)
     write = images.write
 
-    def full(path: Path, picture: Picture, quality: int | None = None) -> tuple[str, ...]:
+    def full(path: Path, *rest: Any) -> tuple[str, ...]:
         if path.name == "02.png":
             raise DiskFullError("out/02.png cannot be written: No space left on device", "free some space")
-        return write(path, picture, quality)
+        return write(path, *rest)
 
     job = ("upscale", "in", "out", "-m", tiny_file, "--steps", 1)
     monkeypatch.setattr(images, "write", full)

@@ -288,6 +288,26 @@ def test_without_a_note_of_its_bytes_the_length_of_an_output_counts(finished: Pa
     assert judged(finished, settings="s2") == "make: the settings changed"
 
 
+def test_what_was_begun_is_known_by_its_bytes(finished: Path) -> None:
+    manifest, target = Manifest(finished / "out"), finished / "out" / "a.png"
+    (finished / "other.png").write_bytes(b"OUTPUT")  # as long as the one that is there
+    begun = replace(manifest.entries[-1], status="begun", settings="s2")
+    begun = replace(begun, output_sha256=file_digest(finished / "other.png"))
+    manifest.append(begun)
+    manifest.refresh()
+    assert (len(manifest.entries), manifest.begun("a.png")) == (1, begun)
+    assert judged(finished) == "skip"  # it has not taken its name
+    assert judged(finished, settings="s2") == "make: the settings changed"
+    target.write_bytes(b"OUTPUT")
+    assert judged(finished) == "make: the settings changed"
+    assert judged(finished, settings="s2", since=0) == "skip"  # not settled
+    target.write_bytes(b"RETOUC")
+    assert judged(finished, settings="s2") == "skip: exists and is not what was written"
+    target.write_bytes(b"OUTPUT")
+    manifest.append(replace(begun, status="failed"))
+    assert judged(finished, settings="s2") == "skip: exists and is not what was written"
+
+
 def test_an_output_without_an_entry_is_kept(finished: Path) -> None:
     (finished / "out" / ".dreamsr.jsonl").unlink()
     assert judged(finished) == "skip: exists"

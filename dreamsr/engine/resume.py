@@ -38,6 +38,10 @@ class Judge:
         made = _size(task.target)
         if self.overwrite or made is None:
             return Verdict("make")
+        # its process was killed before it could note that it is done
+        begun = self.manifest.begun(task.output) if self.manifest else None
+        if begun and (made, _digest(task.target)) == (begun.output_bytes, begun.output_sha256):
+            entry = begun
         if entry is None:
             return Verdict("skip", "exists")
         if made != entry.output_bytes:

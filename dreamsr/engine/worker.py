@@ -4,6 +4,8 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
 
 from torch import Tensor
 
@@ -38,7 +40,7 @@ class Worker:
             # what the manifest knows costs no lock; an output that it does not know may be one that another
             # process is about to note, so that only the owner of the claim can judge it
             verdict = self.judge(task)
-            result = self._known(task, verdict) if verdict.entry else None
+            result = self._known(task, verdict) if verdict.entry and verdict.entry.status != "begun" else None
             if result or not self._claim(task):
                 return Work(task, result)
             verdict = self.judge(task)
@@ -65,9 +67,9 @@ class Worker:
     def close(self, work: Work) -> Result | None:
         """Write the picture, note what became of it, and let go of it."""
         try:
-            result = self._write(work, work.picture) if work.picture else work.result
-            if result and work.entry:
-                self._note(work.entry, result)
+            result, entry = self._write(work, work.picture) if work.picture else (work.result, work.entry)
+            if result and entry:
+                self._note(entry, result)
             return result
         finally:
             self._release(work.task)
@@ -97,21 +99,26 @@ class Worker:
         made = verdict.entry
         return Result(task, "skipped", verdict.reason, (made.height, made.width) if made else (0, 0))
 
-    def _write(self, work: Work, picture: Picture) -> Result:
-        start = time.perf_counter()
+    def _write(self, work: Work, picture: Picture) -> tuple[Result, Entry | None]:
+        start, entry = time.perf_counter(), work.entry
+
+        def begun(part: Path) -> None:
+            nonlocal entry
+            entry = entry and self._begin(entry, work.task, picture, part)
+
         try:
             if work.task.sheet and work.before:
                 images.write_sheet(work.task.sheet, _halves(work.before, picture))
             if work.task.maps and work.deviation is not None:
                 uncertainty.write(*work.task.maps, work.deviation)
-            lost = images.write(work.task.target, picture, self.job.quality)
+            lost = images.write(work.task.target, picture, self.job.quality, begun)
         except DiskFullError:
             raise
         except DreamSRError as error:
-            return failure(work.task, error)
+            return failure(work.task, error), work.entry
         seconds = work.seconds + time.perf_counter() - start
         warnings = (*work.task.remarks, *picture.remarks, *lost)
-        return Result(work.task, "done", work.reason, picture.size, seconds, warnings, work.agreement)
+        return Result(work.task, "done", work.reason, picture.size, seconds, warnings, work.agreement), entry
 
     def _entry(self, task: Task) -> Entry | None:
         if self.manifest is None:
@@ -132,22 +139,31 @@ class Worker:
             return entry  # decoding will say what is wrong
         return replace(entry, input_sha256=sha256, input_bytes=status.st_size, input_mtime_ns=status.st_mtime_ns)
 
+    def _begin(self, entry: Entry, task: Task, picture: Picture, part: Path) -> Entry:
+        """Note what is about to become the output: should the process be killed then, it is known for what it is."""
+        assert self.manifest
+        known = replace(
+            entry,
+            status="begun",
+            output_bytes=part.stat().st_size,
+            output_sha256=file_digest(part),
+            width=picture.size[1],
+            height=picture.size[0],
+            beside=tuple(path.name for path in task.files[1:]),
+        )
+        self.manifest.append(known)
+        return known
+
     def _note(self, entry: Entry, result: Result) -> None:
         assert self.manifest
-        done = result.status == "done"
         self._own.add(entry.output)
         self.manifest.append(
             replace(
                 entry,
-                status="done" if done else "failed",
-                output_bytes=result.task.target.stat().st_size if done else 0,
-                output_sha256=file_digest(result.task.target) if done else "",
-                width=result.size[1],
-                height=result.size[0],
+                status="done" if result.status == "done" else "failed",
                 seconds=round(result.seconds, 3),
                 message=result.message,
                 warnings=result.warnings,
-                beside=tuple(path.name for path in result.task.files[1:]),
                 agreement=result.agreement,
                 time=datetime.now(UTC).isoformat(timespec="seconds"),
             )
@@ -173,7 +189,8 @@ class Worker:
 def _elsewhere(task: Task, entry: Entry) -> Result:
     size = (entry.height, entry.width)
     warnings = tuple(entry.warnings)
-    return Result(task, entry.status, entry.message, size, entry.seconds, warnings, entry.agreement, elsewhere=True)
+    status: Literal["done", "failed"] = "done" if entry.status == "done" else "failed"
+    return Result(task, status, entry.message, size, entry.seconds, warnings, entry.agreement, elsewhere=True)
 
 
 def _halves(before: Picture, after: Picture) -> list[list[Tensor]]:

@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -67,12 +68,15 @@ def obstacle(suffix: str, size: tuple[int, int], alpha: bool = False, depth: int
     return ""
 
 
-def write(path: Path, picture: Picture, quality: int | None = None) -> tuple[str, ...]:
+def write(
+    path: Path, picture: Picture, quality: int | None = None, begun: Callable[[Path], None] | None = None
+) -> tuple[str, ...]:
     """Encode by the suffix of `path`; returns remarks on what the format made of it, a few words each.
 
     Lossless if the picture came from a lossless file and no `quality` (1 to 100) is given, where the
     format has the choice; 16 bits become 8 where it holds no more. Raises ImageError for what it cannot
     hold at all: transparency, or too many pixels.
+    begun: is told where the whole file is before it takes its name.
     """
     suffix, kind = path.suffix.lower(), FORMATS[path.suffix.lower()]
     if reason := obstacle(suffix, picture.size, picture.alpha is not None):
@@ -84,6 +88,8 @@ def write(path: Path, picture: Picture, quality: int | None = None) -> tuple[str
             _encode(temporary, kind, picture, 8 if reduced else picture.depth, block, quality)
         except (ValueError, TypeError, OverflowError, struct.error) as error:  # of odd metadata
             raise ImageError(f"{path} cannot be written: {error}") from error
+        if begun:
+            begun(temporary)
     return (*remarks, "16 bits reduced to 8") if reduced else remarks
 
 

@@ -22,7 +22,8 @@ class Entry:
 
     output: str
     input: str
-    status: Literal["done", "failed"]
+    status: Literal["begun", "done", "failed"]
+    """begun: whole, and about to take its name"""
     settings: str
     """Digest of everything besides the input that decides the bytes of the output."""
     model: str
@@ -54,10 +55,11 @@ class Manifest:
     def __init__(self, folder: Path) -> None:
         self.path = folder / NAME
         self.entries: list[Entry] = []
-        """In the order in which they were written; a job's own lie behind those that it found at its start."""
+        """Of what has ended, in order; a job's own lie behind those that it found at its start."""
         self._position = 0
         self._last: dict[str, int] = {}
         self._done: dict[str, Entry] = {}
+        self._begun: dict[str, Entry] = {}
         self._mutex = threading.Lock()
         self._lock = FileLock(folder / ".dreamsr.lock", thread_local=False, poll_interval=0.005)
         self.refresh()
@@ -66,8 +68,12 @@ class Manifest:
         """The last time that this output was made."""
         return self._done.get(output)
 
+    def begun(self, output: str) -> Entry | None:
+        """What was about to take the name of this output when its process was killed, or does so just now."""
+        return self._begun.get(output)
+
     def since(self, count: int, output: str) -> Entry | None:
-        """What became of this output behind the first `count` entries."""
+        """What became of this output behind the first `count` of `entries`."""
         index = self._last.get(output, -1)
         return self.entries[index] if index >= count else None
 
@@ -77,10 +83,17 @@ class Manifest:
             for line in self._new_lines():
                 self._position += len(line)
                 if entry := _parse(line):
-                    self.entries.append(entry)
-                    self._last[entry.output] = len(self.entries) - 1  # `since` reads meanwhile
-                    if entry.status == "done":
-                        self._done[entry.output] = entry
+                    self._take(entry)
+
+    def _take(self, entry: Entry) -> None:
+        if entry.status == "begun":
+            self._begun[entry.output] = entry
+            return
+        self.entries.append(entry)
+        self._last[entry.output] = len(self.entries) - 1  # `since` reads meanwhile
+        if entry.status == "done":
+            self._done[entry.output] = entry
+        self._begun.pop(entry.output, None)
 
     def append(self, entry: Entry) -> None:
         """Add a whole line, also behind one that a crash tore."""
