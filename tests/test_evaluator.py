@@ -9,7 +9,9 @@ import os
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -18,13 +20,17 @@ from browser import browser
 from conftest import photo
 from programs import Program, small
 
+from dreamsr.config import ModelConfig
 from dreamsr.data.degrade import degrade
 from dreamsr.engine import evaluation, reports, statistics, sweep
+from dreamsr.engine.contest import Contest
 from dreamsr.engine.evaluation import Evaluation
-from dreamsr.engine.evaluator import Row
+from dreamsr.engine.evaluator import Results, Row, Sampled
 from dreamsr.engine.schedule import Settings
+from dreamsr.engine.upscaler import Upscaler
 from dreamsr.errors import ConfigError, UsageError
 from dreamsr.files import images, page
+from dreamsr.files.checkpoint import Model
 from dreamsr.files.images import Picture
 from dreamsr.files.page import Page, Plot, Point
 
@@ -135,6 +141,37 @@ def test_levels_say_how_many_steps_there_are(program: Program, tiny_file: Path, 
 def test_wrong_sweeps(text: str, words: str) -> None:
     with pytest.raises((UsageError, ConfigError), match=words):
         sweep.parse([text])
+
+
+def test_who_is_compared_with_whom(tmp_path: Path) -> None:
+    a, b, c, d = (Results(name, tmp_path, {}) for name in "abcd")
+    assert Contest([a, b]).pairs == []
+    assert Contest([a, b], [c, d]).pairs == [("a", "c"), ("b", "d")]
+    assert Contest([a, b], [c]).pairs == [("a", "c"), ("b", "c")]
+
+
+def test_the_scale_and_the_inputs_of_models(tiny_model: Model, tmp_path: Path) -> None:
+    def sampled(scale: int, degradation: Literal["bicubic", "photo"] = "bicubic") -> Sampled:
+        config = replace(tiny_model.config, scale=scale, degradation=degradation)
+        return Sampled("m", Upscaler(replace(tiny_model, config=config), Settings(steps=1)))
+
+    there = Results("there", tmp_path, {})
+    assert (Contest([there]).agreed_scale(None), Contest([there]).agreed_scale(3.5)) == (None, 3.5)
+    assert Contest([sampled(4)], [there]).agreed_scale(None) == 4
+    assert Contest([sampled(4)], [sampled(8)]).agreed_scale(4) == 4
+    with pytest.raises(UsageError, match="the models make x4 and x8"):
+        Contest([sampled(4)], [sampled(8)]).agreed_scale(None)
+    with pytest.raises(UsageError, match="--scale is 6; this model makes x4"):
+        Contest([sampled(8)], [sampled(4)]).agreed_scale(6)
+    both = Contest([sampled(4)], [sampled(4, "photo")])
+    assert (both.inputs("bicubic").degradation, both.inputs("photo")) == ("bicubic", both.models[1])
+    assert Contest([there]).inputs("auto") == ModelConfig()
+
+
+def test_steps_are_short_for_a_sweep() -> None:
+    assert list(sweep.variants(Settings(), None, [])) == ["1 step", "4 steps"]
+    assert list(sweep.variants(Settings(), [2], ["sampler=ddim"])) == ["2 steps, sampler=ddim"]
+    assert list(sweep.variants(Settings(), None, ["grid=-4,2"])) == ["grid=-4,2"]
 
 
 def test_a_sweep_of_a_model(program: Program, tiny_file: Path, originals: Path) -> None:

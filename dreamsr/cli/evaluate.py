@@ -1,21 +1,19 @@
 """`dreamsr eval`"""
 
-from itertools import product
-from math import ceil, isfinite
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from dreamsr.cli import console, options, setup
-from dreamsr.errors import DreamSRError, UsageError
+from dreamsr.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dreamsr.config import ModelConfig
     from dreamsr.engine.evaluation import Evaluation
-    from dreamsr.engine.evaluator import Benchmark, Contender, Row, Sampled
+    from dreamsr.engine.evaluator import Benchmark, Contender, Row
     from dreamsr.engine.measure import Measure
     from dreamsr.engine.schedule import Settings
 
@@ -85,39 +83,27 @@ def evaluate(
     folders = [Path(word) for word in words or [] if not _is_sweep(word)]
 
     from dreamsr.engine import evaluation, evaluator, reports
-    from dreamsr.engine.measure import PROTOCOLS, Measure, load_lpips
+    from dreamsr.engine.contest import Contest
+    from dreamsr.engine.measure import measure
     from dreamsr.engine.schedule import Settings
+    from dreamsr.engine.sweep import variants
     from dreamsr.files import page
 
-    variants = _variants(Settings(sampler=sampler, seed=seed, tile=tile), steps, swept)
+    settings = Settings(sampler=sampler, seed=seed, tile=tile)
+    ways = variants(settings, options.whole_numbers(steps) if steps else None, swept)
     compute = (device, dtype, threads)
-    own: Sequence[Contender]
-    if model and data and not folders:
-        place = data
-        own = _models(model, variants, "", *compute)
-    elif len(folders) == 2 and not (model or data):
-        place = folders[1]
-        own = [evaluator.results(folders[0], place, "given", crop_to_match)]
-    elif folders and (model or data):
-        given = " ".join(map(str, folders))
-        raise UsageError(f"{given} and --model, --data are given: pictures are there, or they are made", _HOW)
-    else:
-        raise UsageError("nothing to measure", _HOW)
-    rivals = _rivals(against, place, crop_to_match, variants, compute) if against else []
-    if not any(isinstance(contender, evaluator.Sampled) for contender in (*own, *rivals)):
-        _check_idle({"steps": steps, "sweep": swept, "sampler": sampler != "auto", "seed": seed, "tile": tile})
-        if degradation != "auto" and not scale:
-            raise UsageError("--degradation makes inputs for bicubic, which takes a --scale", "add --scale 4")
-    scale = _agreed_scale([*own, *rivals], scale)
-    weights = setup.lpips_weights(lpips_weights)
-    distances = load_lpips(weights), load_lpips(weights, "squeeze")
-    measure = Measure(crop if crop is not None else ceil(scale or 4), *distances, PROTOCOLS[protocol])
-    inputs = _inputs([*own, *rivals], "pairs" if low else degradation)
-    benchmark, unpaired = evaluator.benchmark(place, [*own, *rivals], measure, scale, inputs, low)
-    _warn(unpaired, measure)
+    place = _originals(model, data, folders)
+    own = _models(model, ways, "", compute) if model else [evaluator.results(folders[0], place, "given", crop_to_match)]
+    contest = Contest(own, _rivals(against, place, crop_to_match, ways, compute) if against else [])
+    idle = {"steps": steps, "sweep": swept, "sampler": sampler != "auto", "seed": seed, "tile": tile}
+    contest.check_idle(idle, degradation, scale)
+    scale = contest.agreed_scale(scale)
+    measures = measure(protocol, crop, scale, setup.lpips_weights(lpips_weights))
+    inputs = contest.inputs("pairs" if low else degradation)
+    benchmark, unpaired = evaluator.benchmark(place, contest.contenders, measures, scale, inputs, low)
+    _warn(unpaired, measures)
     rows, broken = _collect(benchmark)
-    together = zip(own, rivals, strict=True) if len(own) == len(rivals) else product(own, rivals)
-    found = evaluation.of(benchmark, rows, [(a.name, b.name) for a, b in together], unpaired)
+    found = evaluation.of(benchmark, rows, contest.pairs, unpaired, broken)
     forms = {evaluation.to_json: json, evaluation.to_csv: csv, evaluation.to_markdown: markdown}
     if chosen := [form for form, wanted in forms.items() if wanted]:
         console.data(chosen[0](found))
@@ -145,79 +131,36 @@ def _check(crop: int | None, protocol: str, scale: float | None, forms: "Sequenc
         raise UsageError(f"--scale is {scale:g}; expected a number of at least 1")
 
 
-def _check_idle(given: dict[str, object]) -> None:
-    """Raises UsageError for the first of these options that was given: without a model they do nothing."""
-    if name := next((name for name, value in given.items() if value), ""):
-        raise UsageError(f"--{name} is for models; these pictures are there already", f"leave --{name} out")
-
-
-def _variants(settings: "Settings", steps: str | None, swept: list[str]) -> "dict[str, Settings]":
-    """Settings by name: every combination of what is swept; --steps is short for a sweep of steps."""
-    from dreamsr.engine import sweep
-
-    axes = sweep.parse(swept)
-    if "steps" in axes and steps:
-        raise UsageError("steps are given by --steps and by --sweep", "leave one out")
-    if "steps" not in axes and (steps or not sweep.has_levels(axes)):
-        axes = {"steps": options.whole_numbers(steps or "1,4"), **axes}
-    return sweep.combinations(settings, axes)
+def _originals(model: str | None, data: Path | None, folders: "Sequence[Path]") -> Path:
+    """Where the originals are; raises UsageError for what is neither of both ways to measure."""
+    if model and data and not folders:
+        return data
+    if len(folders) == 2 and not (model or data):
+        return folders[1]
+    if folders and (model or data):
+        given = " ".join(map(str, folders))
+        raise UsageError(f"{given} and --model, --data are given: pictures are there, or they are made", _HOW)
+    raise UsageError("nothing to measure", _HOW)
 
 
 def _models(
-    name: str, variants: "dict[str, Settings]", prefix: str, device: str, dtype: str, threads: int | None
-) -> "list[Sampled]":
-    from dreamsr.engine.evaluator import Sampled
-    from dreamsr.engine.upscaler import Upscaler
+    name: str, ways: "dict[str, Settings]", prefix: str, compute: "tuple[str, str, int | None]"
+) -> "Sequence[Contender]":
+    from dreamsr.engine.contest import sampled
     from dreamsr.files import hub
-    from dreamsr.files.manifest import file_digest
 
     file = hub.resolve(name)
-    loaded = setup.load(str(file), device, dtype, threads)
-    public, sha256 = hub.public_name(name), file_digest(file)
-    return [Sampled(prefix + label, Upscaler(loaded, s), public, sha256) for label, s in variants.items()]
+    return sampled(name, file, setup.load(str(file), *compute), ways, prefix)
 
 
 def _rivals(
-    name: str, place: Path, cut: bool, variants: "dict[str, Settings]", compute: "tuple[str, str, int | None]"
+    name: str, place: Path, cut: bool, ways: "dict[str, Settings]", compute: "tuple[str, str, int | None]"
 ) -> "Sequence[Contender]":
     """What --against names: pictures, or a model with the same settings."""
-    from dreamsr.engine import evaluator
-    from dreamsr.files import hub, images
+    from dreamsr.engine.contest import pictures
 
-    path = Path(name)
-    if path.suffix.lower() in images.SUFFIXES or (path.is_dir() and not (path / hub.RUN_FILE).is_file()):
-        return [evaluator.results(path, place, f"{path}/" if path.is_dir() else name, cut)]
-    return _models(name, variants, f"{name}: ", *compute)
-
-
-def _agreed_scale(contenders: "Sequence[Contender]", given: float | None) -> float | None:
-    """--scale, up to the scales of all models, or the scale of the models, which must be one."""
-    from dreamsr.engine.evaluator import Sampled
-
-    models = [c.upscaler.model.config for c in contenders if isinstance(c, Sampled)]
-    for model in models:
-        if given is not None and given > model.scale:
-            raise UsageError(f"--scale is {given:g}; this model makes {model.scales}", f"use --scale {model.scale}")
-    own = sorted({model.scale for model in models})
-    if given is None and len(own) > 1:
-        raise UsageError(f"the models make x{' and x'.join(map(str, own))}", "compare models of one scale")
-    return given or next(iter(own), None)
-
-
-def _inputs(
-    contenders: "Sequence[Contender]", degradation: Literal["auto", "bicubic", "photo", "pairs"]
-) -> "ModelConfig":
-    """The model whose degradation makes the inputs: of the contenders one that is made for it."""
-    from dreamsr.config import ModelConfig
-    from dreamsr.engine.evaluator import Sampled
-
-    models = [c.upscaler.model.config for c in contenders if isinstance(c, Sampled)]
-    if degradation != "auto":
-        made_for = (config for config in models if config.degradation == degradation)
-        return next(made_for, ModelConfig(degradation=degradation))
-    if len({config.degradation for config in models}) > 1:
-        raise UsageError("the models expect different inputs", "give --degradation bicubic or --degradation photo")
-    return next(iter(models), ModelConfig())
+    there = pictures(name, place, cut)
+    return [there] if there else _models(name, ways, f"{name}: ", compute)
 
 
 def _warn(unpaired: "Sequence[Path]", measure: "Measure") -> None:
@@ -230,21 +173,18 @@ def _warn(unpaired: "Sequence[Path]", measure: "Measure") -> None:
 
 
 def _collect(benchmark: "Benchmark") -> "tuple[list[Row], dict[str, str]]":
-    """The rows of what can be read, and why the rest cannot."""
+    """The rows, and why some pictures cannot be read, of which there may be rows, too."""
     from dreamsr.engine.measure import COLUMNS
 
-    collected: list[Row] = []
+    rows: list[Row] = []
     broken: dict[str, str] = {}
     with console.progress(len(benchmark.originals) * len(benchmark.contenders), "measures") as advance:
         for row in benchmark.rows(broken):
-            collected.append(row)
+            rows.append(row)
             key, value = next(iter(row.scores.items()))
             advance(row.picture, f"{row.picture}, {row.method}: {COLUMNS[key].title} {value:.2f}")
     for name, reason in broken.items():
         console.warn(f"{benchmark.originals[name]} is left out: {reason}")
-    rows = [row for row in collected if row.picture not in broken]
-    if not rows:
-        raise DreamSRError("no picture can be measured")
     return rows, broken
 
 

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from dreamsr.engine import statistics
 from dreamsr.engine.evaluator import Benchmark, Facts, Results, Row
 from dreamsr.engine.measure import COLUMNS
 from dreamsr.engine.statistics import Mean, Means
+from dreamsr.errors import DreamSRError
 from dreamsr.files.page import Table
 
 
@@ -58,9 +59,16 @@ class Evaluation:
 
 
 def of(
-    benchmark: Benchmark, rows: Sequence[Row], pairs: Sequence[tuple[str, str]], unpaired: Sequence[Path]
+    benchmark: Benchmark,
+    rows: Sequence[Row],
+    pairs: Sequence[tuple[str, str]],
+    unpaired: Sequence[Path],
+    broken: Collection[str] = (),
 ) -> Evaluation:
-    """The outcome of a benchmark."""
+    """The outcome of a benchmark, without the pictures that turned out to be broken; DreamSRError if none is left."""
+    rows = [row for row in rows if row.picture not in broken]
+    if not rows:
+        raise DreamSRError("no picture can be measured")
     methods = {contender.name: contender.facts for contender in benchmark.contenders}
     protocol = benchmark.measure.protocol(benchmark.scale, benchmark.inputs.degradation)
     if any(isinstance(contender, Results) and contender.cut for contender in benchmark.contenders):

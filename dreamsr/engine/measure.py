@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Literal
 
@@ -108,6 +109,12 @@ class Measure:
 def _fidelity(color: Color, a: Tensor, b: Tensor, crop: int) -> dict[str, float]:
     ssim, ms_ssim = both_ssim(a, b, crop)
     return {f"psnr_{color}": psnr(a, b, crop), f"ssim_{color}": ssim, f"ms_ssim_{color}": ms_ssim}
+
+
+def measure(protocol: str, crop: int | None, scale: float | None, weights: Path | None) -> Measure:
+    """By a protocol of PROTOCOLS; crop: by default the scale, rounded up; weights: of LPIPS, as in `load_lpips`."""
+    distances = load_lpips(weights), load_lpips(weights, "squeeze")
+    return Measure(crop if crop is not None else ceil(scale or 4), *distances, PROTOCOLS[protocol])
 
 
 def load_lpips(given: Path | None, network: lpips.Network = "alex") -> LPIPS | None:

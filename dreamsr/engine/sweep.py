@@ -28,6 +28,16 @@ def parse(texts: Iterable[str]) -> dict[str, list[Any]]:
     return axes
 
 
+def variants(settings: Settings, steps: Sequence[int] | None, texts: Sequence[str]) -> dict[str, Settings]:
+    """Settings by name: every combination of what is swept; `steps` (default: 1 and 4) is short for a sweep of them."""
+    axes = parse(texts)
+    if "steps" in axes and steps:
+        raise UsageError("steps are given by --steps and by --sweep", "leave one out")
+    if "steps" not in axes and (steps or not has_levels(axes)):
+        axes = {"steps": list(steps or (1, 4)), **axes}
+    return combinations(settings, axes)
+
+
 def has_levels(axes: Mapping[str, Sequence[Any]]) -> bool:
     """Whether a grid of levels is among the values, which says how many steps there are."""
     return any(grid not in _GRIDS for grid in axes.get("grid", ()))
