@@ -1,0 +1,8 @@
+"""What is told of a value that will not do."""
+
+from dreamsr.errors import ConfigError
+
+
+def require(condition: bool, key: str, expected: str, given: object) -> None:
+    if not condition:
+        raise ConfigError(f"{key} is {given!r}; expected {expected}")
