@@ -98,7 +98,7 @@ def reopen(out: Path, data: Path | None = None, val: Path | None = None, low: Pa
     document, was = _described(out / RUN)
     now = [new.absolute() if new else old for new, old in zip((data, val, low), was, strict=True)]
     for key, folder in zip(("data", "val", "low"), now, strict=True):
-        if folder and not folder.is_dir():
+        if folder and not folder.exists():  # or it may be a single photo
             raise UsageError(
                 f"there is no folder {folder}, where photos of the run were",
                 f"if they have moved: --resume --{key} FOLDER",
