@@ -32,6 +32,8 @@ class ModelConfig:
     """What happens to inputs of degradation `photo`."""
 
     def __post_init__(self) -> None:
+        line = len(self.name.splitlines()) == 1 and bool(self.name.strip())
+        require(line, "model.name", "a line of text", self.name)
         require(self.scale >= 1, "model.scale", "at least 1", self.scale)
         least = self.least_scale
         require(1 <= least <= self.scale, "model.smallest_scale", f"between 1 and {self.scale}", least)

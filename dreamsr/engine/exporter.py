@@ -118,8 +118,6 @@ def _load(
     config = from_dict(ModelConfig, apply_overrides(ModelConfig, to_dict(model.config), overrides))
     if config.network != model.config.network:
         raise UsageError(f"the weights of {source} are of another network", "leave out what begins with network.")
-    if len(config.name.split("\n")) > 1 or not config.name.strip():
-        raise UsageError(f"name is {config.name!r}; expected a line of text", "name=mine")
     if not origin and not model.config.least_scale <= config.least_scale <= config.scale <= model.config.scale:
         raise UsageError(f"{source} makes {model.config.scales}, not {config.scales}", "`upscale --scale` reduces")
     _check_schedules(config)
