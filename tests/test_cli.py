@@ -235,6 +235,9 @@ def bad_inputs(folder: Path) -> None:
         ("upscale empty out", 2, "no PNG, JPEG, WebP, AVIF, HEIC, TIFF or BMP picture in empty"),
         ("upscale in out --colour", 2, "--colour"),
         ("train --out run", 2, "no photos to train on"),
+        ("train --data in --out run model.name=", 2, "model.name is ''; expected a line of text"),
+        ("info other.safetensors", 2, "other.safetensors is no picture"),
+        ("info in", 2, "hint: what a model is: dreamsr models info in"),
         ("train --data in --out run stepz=5", 2, "unknown key 'stepz'"),
         ("train --data in --out run -c nothing", 2, "there is no preset and no file 'nothing'"),
         ("train --data in --out file", 2, "file is a file; expected a folder"),
@@ -453,6 +456,16 @@ def test_a_model_of_many_scales_learns_from_pairs_of_one(preset: str, program: P
     assert code == 0, err
     config = checkpoint.load_model(Path("run/model.safetensors")).config
     assert (config.scales, config.degradation) == ("x4", "pairs")
+
+
+def test_a_run_on_a_single_photo_goes_on(program: Program, photos: Path) -> None:
+    one, other, *_ = sorted(photos.iterdir())
+    short = ["steps=1", "batch=2", "crop=32", "model.network.widths=[8]"]
+    code, _, err = program("train", "--data", one, "--val", other, "--out", "run", *short)
+    assert code == 0, err
+    code, _, err = program("train", "--resume", "--out", "run", "steps=2")
+    assert code == 0, err
+    assert "from step 1" in err
 
 
 def test_stop_after_and_a_configuration_file(program: Program, photos: Path) -> None:

@@ -15,7 +15,11 @@ def info(
     """Tell what a picture is, and how dreamsr has made it: the command that makes it again."""
     import json as json_module
 
+    from dreamsr.errors import UsageError
     from dreamsr.files import images
+
+    if file.suffix == ".safetensors" or file.is_dir():
+        raise UsageError(f"{file} is no picture", f"what a model is: dreamsr models info {file}")
 
     header, picture = images.probe(file), images.read(file)
     provenance = picture.metadata.provenance
