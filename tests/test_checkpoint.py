@@ -103,6 +103,13 @@ def test_a_newer_format(tmp_path: Path) -> None:
     assert error.hint == "if it was made by a newer version, update dreamsr"
 
 
+def test_the_state_of_a_run_is_told_from_its_model(tmp_path: Path) -> None:
+    checkpoint.save_state(tmp_path / "state.safetensors", {"network": {"w": torch.zeros(1)}}, {})
+    with pytest.raises(CheckpointError, match="is the training state of a run") as raised:
+        checkpoint.load_model(tmp_path / "state.safetensors")
+    assert raised.value.hint == f"give its folder: {tmp_path}"
+
+
 @pytest.mark.parametrize("cut", [4, 100, 5000])
 def test_a_truncated_file(cut: int, tiny_file: Path) -> None:
     tiny_file.write_bytes(tiny_file.read_bytes()[:cut])

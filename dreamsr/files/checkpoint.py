@@ -27,6 +27,7 @@ from dreamsr.files.atomic import atomic, write
 from dreamsr.tables import from_dict, to_dict
 
 FORMAT = "dreamsr 1"
+STATE_FORMAT = f"{FORMAT} training state"
 NEWER = "if it was made by a newer version, update dreamsr"
 UNet = PatchUNet | SR3UNet
 N = TypeVar("N", bound=nn.Module)
@@ -186,6 +187,8 @@ def _documents(
     """(configuration, card) from a file's metadata; `names` of its weights tell what else it is."""
     if metadata.get("format") != FORMAT:
         found, (what, hint) = metadata.get("format", "none"), foreign.kind(names)
+        if found == STATE_FORMAT:
+            raise CheckpointError(f"{path} is the training state of a run", f"give its folder: {path.parent}")
         raise CheckpointError(
             f"{path} is not a dreamsr checkpoint (its format is {found!r}, expected {FORMAT!r})"
             + (f", but {what}" if what else ""),
@@ -263,13 +266,13 @@ def save_state(path: Path, groups: Mapping[str, Mapping[str, Tensor]], metadata:
         for group, tensors in groups.items()
         for name, tensor in tensors.items()
     }
-    write(path, save(flat, {"format": f"{FORMAT} training state", **metadata}))
+    write(path, save(flat, {"format": STATE_FORMAT, **metadata}))
 
 
 def load_state(path: Path) -> tuple[dict[str, str], dict[str, dict[str, Tensor]]]:
     """The inverse of `save_state`."""
     metadata, flat = read_tensors(path)
-    if metadata.get("format") != f"{FORMAT} training state":
+    if metadata.get("format") != STATE_FORMAT:
         raise CheckpointError(f"{path} is not a training state of this version")
     groups: dict[str, dict[str, Tensor]] = {}
     for key, tensor in flat.items():
