@@ -183,7 +183,7 @@ def test_the_command(program: Program, tiny_file: Path, photos: Path, tmp_path: 
 
 def test_a_picture_that_cannot_be_read_is_named_and_left_out(program: Program, tiny_file: Path, photos: Path) -> None:
     (photos / "a.png").write_bytes(b"no picture")
-    options = ["--steps", 2, "--objective", "psnr", "--trials", 1, "-o", "new.safetensors"]
+    options = ["--steps", "2,2", "--objective", "psnr", "--trials", 1, "-o", "new.safetensors"]  # tuned once
     code, out, err = program("tune", tiny_file, "--data", photos, *options)
     assert (code, out.strip()) == (0, "new.safetensors")
     assert f"left out: {photos / 'a.png'} is not a" in err

@@ -183,9 +183,9 @@ def seconds(text: str) -> float:
 
 
 def whole_numbers(text: str) -> list[int]:
-    """1,4,10 as a list of positive numbers."""
+    """1,4,10 as a list of positive numbers, each once."""
     try:
-        numbers = [int(part) for part in text.split(",")]
+        numbers = list(dict.fromkeys(int(part) for part in text.split(",")))
     except ValueError:
         numbers = []
     if not numbers or min(numbers) < 1:
