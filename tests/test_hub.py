@@ -248,3 +248,10 @@ def test_unknown_names_say_what_is_known(name: str, words: str) -> None:
         hub.resolve(name)
     assert words in raised.value.message
     assert "bicubic-x4" in raised.value.hint
+
+
+def test_an_empty_name_is_not_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / hub.RUN_FILE).touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="the name of the model is empty"):
+        hub.resolve("")

@@ -34,12 +34,14 @@ def resolve(name: str, online: bool = True) -> Path:
     """
     if name in (known := bundled()):
         return known[name]
+    hint = f"give a bundled name ({', '.join(known) or 'none here'}), a .safetensors file, or org/repo"
+    if not name:
+        raise UsageError("the name of the model is empty", hint)
     path = Path(name)
     if (path / RUN_FILE).is_file():
         return path / RUN_FILE
     if path.is_file():
         return path
-    hint = f"give a bundled name ({', '.join(known) or 'none here'}), a .safetensors file, or org/repo"
     if path.is_dir():
         what = foreign.folder(path)
         raise UsageError(f"{name} is a folder " + (f"of diffusers ({what})" if what else f"without {RUN_FILE}"), hint)
