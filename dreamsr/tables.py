@@ -127,11 +127,11 @@ def _suggestion(key: str, own: Collection[str], root: type) -> str:
 
 
 def _nearest(key: str, known: Iterable[str]) -> str:
-    options = list(known)
-    match = difflib.get_close_matches(key, options, 1, 0.0)
-    leaf = [name for name in options if name.split(".")[-1] == key.split(".")[-1]]
-    best = leaf or match
-    return f"did you mean {best[0]!r}?" if best else ""
+    """The key that may have been meant, whatever tables it was looked for in; all of them where none comes near."""
+    names = sorted(known, key=lambda name: name.count("."))
+    leaves = {name.split(".")[-1]: name for name in reversed(names)}
+    near = difflib.get_close_matches(key.split(".")[-1], leaves, 1)
+    return f"did you mean {leaves[near[0]]!r}?" if near else f"known are {', '.join(names)}"
 
 
 def _convert(hint: Any, value: Any, where: str, root: type) -> Any:

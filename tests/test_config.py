@@ -50,6 +50,7 @@ def test_nested_overrides_leave_the_rest() -> None:
         ("stepz=5", "unknown key 'stepz'", "did you mean 'steps'?"),
         ("model.widths=[8]", "unknown key 'model.widths'", "did you mean 'model.network.widths'?"),
         ("k=2", "unknown key 'k'", "did you mean 'model.process.k'?"),
+        ("dtype=bf16", "unknown key 'dtype'", "known are steps, batch, "),
         ("steps", "'steps' is not an override", "key=value"),
         ("steps=many", "steps is 'many'; expected a whole number", ""),
         ("steps=1.5", "steps is 1.5; expected a whole number", ""),
