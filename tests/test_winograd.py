@@ -77,6 +77,24 @@ def test_what_is_beside_a_picture_does_not_change_it() -> None:
         assert torch.equal(conv(x[i : i + 1]), together[i : i + 1])
 
 
+def test_it_does_not_depend_on_the_default_precision() -> None:
+    conv, x = convolution(64, 64), drawn(1, 64, 8, 8)
+    y = conv(x)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(conv(x), y)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_second_derivatives_are_refused() -> None:
+    """They would be wrong: the weights at the points, which gradients are made with, are constants."""
+    conv, x = convolution(64, 64), drawn(1, 64, 8, 8).requires_grad_()
+    (gradient,) = torch.autograd.grad(conv(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
 def direct(conv: nn.Conv2d, x: Tensor) -> Tensor:
     return F.conv2d(x, conv.weight, conv.bias, padding=1)
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 LEAST = 64
@@ -104,6 +105,7 @@ class _Convolution(torch.autograd.Function):
         return convolve(x, transformed, bias)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, Tensor]:
         x, weight = ctx.saved_tensors
         turned = transform(weight.transpose(0, 1).flip(2, 3))
@@ -115,7 +117,7 @@ def convolve(x: Tensor, transformed: Tensor, bias: Tensor) -> Tensor:
     """(B, C, H, W) with weights at the points (36, C, K) and a bias (K,) to (B, K, H, W), channels last."""
     count, _, height, width = x.shape
     rows, columns, channels = _tiles(height), _tiles(width), transformed.shape[2]
-    y = torch.empty(count, channels, 4 * rows, 4 * columns, memory_format=torch.channels_last)
+    y = torch.empty(count, channels, 4 * rows, 4 * columns, dtype=x.dtype, memory_format=torch.channels_last)
     for pictures, top, bottom in _pieces(count, rows, columns):
         at_points = INPUT @ _windows(x[pictures], top, bottom, columns)
         products = torch.bmm(at_points.transpose(0, 1), transformed)
