@@ -678,6 +678,14 @@ def test_names_that_the_terminal_cannot_print(tiny_file: Path, tmp_path: Path) -
     assert "in/\\udcff.png" in done.stdout
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_full_disk_behind_standard_output_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run([*PROGRAM, "models", "list", "--json"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ended.returncode == 1
+    assert ended.stderr == "error: cannot write to standard output: No space left on device\n"
+
+
 def test_pillow_keeps_its_limits_for_those_who_import_dreamsr() -> None:
     code = (
         "import PIL.Image\nbefore = PIL.Image.MAX_IMAGE_PIXELS\nimport dreamsr\ndreamsr.load()\n"

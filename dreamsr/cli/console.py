@@ -16,6 +16,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Column, Table
 
+from dreamsr.errors import DreamSRError
+
 _talk = _alarm = Console(stderr=True, highlight=False, soft_wrap=True)
 _PLAIN_SECONDS = 10.0
 _WIDE = 72
@@ -62,7 +64,12 @@ def error(message: str, hint: str = "") -> None:
 
 def data(text: str) -> None:
     """The result of a command, for other programs too."""
-    typer.echo(text)
+    try:
+        typer.echo(text)
+    except BrokenPipeError:
+        raise  # whoever reads has enough, and typer ends the program
+    except OSError as error:
+        raise DreamSRError(f"cannot write to standard output: {error.strerror}") from error
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], turn: bool = False) -> None:
