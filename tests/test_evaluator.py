@@ -561,3 +561,10 @@ def test_the_slider_moves_in_a_browser(program: Program, tiny_file: Path, origin
         assert chromium.run(edge) - before == pytest.approx(-width / 10, abs=1)
         chromium.screenshot(tmp_path / "page.png")
     assert images.read(tmp_path / "page.png").size[1] >= 1000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes")
+def test_names_that_are_not_utf_8(program: Program, tiny_file: Path, tmp_path: Path) -> None:
+    small(tmp_path / os.fsdecode(b"hr/bad\xff.png"))
+    code, _, err = program("eval", "-m", tiny_file, "--data", tmp_path / "hr", "--degradation", "photo", "--steps", 1)
+    assert code == 0, err

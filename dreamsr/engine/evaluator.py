@@ -1,5 +1,6 @@
 """Measuring: every contender enlarges, or has enlarged, the same pictures."""
 
+import os
 import sys
 import time
 import zlib
@@ -219,7 +220,7 @@ class Benchmark:
         if self.scale is None:
             return Case(name, path, size, hr)
         hr, small = fitted(hr, self.scale)
-        (lr,) = degraded(hr[None], small, self.inputs, (0, zlib.crc32(name.encode())))
+        (lr,) = degraded(hr[None], small, self.inputs, (0, zlib.crc32(os.fsencode(name))))
         return Case(name, path, size, hr, lr, self.scale)
 
 
