@@ -1,6 +1,5 @@
 """Measuring: every contender enlarges, or has enlarged, the same pictures."""
 
-import os
 import sys
 import time
 import zlib
@@ -220,7 +219,7 @@ class Benchmark:
         if self.scale is None:
             return Case(name, path, size, hr)
         hr, small = fitted(hr, self.scale)
-        (lr,) = degraded(hr[None], small, self.inputs, (0, zlib.crc32(os.fsencode(name))))
+        (lr,) = degraded(hr[None], small, self.inputs, (0, zlib.crc32(name.encode(errors="surrogateescape"))))
         return Case(name, path, size, hr, lr, self.scale)
 
 
