@@ -588,6 +588,17 @@ def test_a_wide_table_is_turned_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -
     assert all(len(line) <= 80 for line in lines if "1.2345" in line)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="names have no control characters there")
+def test_control_characters_of_names_reach_no_terminal(program: Program, tiny_file: Path, tmp_path: Path) -> None:
+    """A line stays a line, and what looks like a terminal's commands stays text."""
+    small(tmp_path / "in" / "a\n\x1b[2Jb.png")
+    code, _, err = program("upscale", "in", "out", "-m", tiny_file, "--steps", 1)
+    assert code == 0
+    assert r"a\n\x1b[2Jb.png" in err
+    assert "\x1b" not in err
+    assert (tmp_path / "out" / "a\n\x1b[2Jb.png").is_file()
+
+
 def test_it_is_loud_when_cuda_is_missing(
     program: Program, tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

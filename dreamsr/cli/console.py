@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from typing import Protocol
 
 import typer
+from rich import markup
 from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Column, Table
 
@@ -20,6 +20,7 @@ from dreamsr.errors import DreamSRError
 
 _talk = _alarm = Console(stderr=True, highlight=False, soft_wrap=True)
 _PLAIN_SECONDS = 10.0
+_CONTROLS = {code: repr(chr(code))[1:-1] for code in (*range(32), *range(127, 160))}
 _WIDE = 72
 """Columns from which on a bar has room beside name, count and pace."""
 
@@ -42,6 +43,16 @@ def hush() -> None:
     """Say nothing but errors from now on: another process speaks for this one."""
     quieten()
     _alarm.quiet = True
+
+
+def visible(text: str) -> str:
+    """Control characters, which names of files may have, as backslashes, so that a line is one line."""
+    return text.translate(_CONTROLS)
+
+
+def escape(text: str) -> str:
+    """Visible, and no markup."""
+    return markup.escape(visible(text))
 
 
 def say(text: str) -> None:
@@ -79,7 +90,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], turn: bool = Fa
     """
     if not sys.stdout.isatty():
         for row in (columns, *rows):
-            data("\t".join(row))
+            data("\t".join(map(visible, row)))
         return
     if turn and len(columns) > len(rows) + 1:
         columns, *rows = zip(columns, *rows, strict=True)

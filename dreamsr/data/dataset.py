@@ -12,6 +12,7 @@ from dreamsr.core.transfer import sent
 from dreamsr.errors import ImageError, UsageError
 from dreamsr.files import images
 from dreamsr.files.atomic import atomic
+from dreamsr.words import counted
 
 Decoded = tuple[Tensor, list[str]]
 """Sizes as in `Photos`, and what was left out."""
@@ -83,9 +84,10 @@ def _decode(paths: Sequence[Path], crop: int, cache: Path, partners: Partners | 
                 file.write(images.to_bytes(x).permute(1, 2, 0).contiguous().numpy().tobytes())
             kept.append([tuple(x.shape[1:]) for x in pictures])
         if not kept:
+            none = f"none of {counted(len(paths), 'photo')} can be trained on, in crops of {crop}x{crop}"
             raise UsageError(
-                f"none of {len(paths)} photos can be trained on, in crops of {crop}x{crop}; the first: {skipped[0]}",
-                "give larger photos, or a smaller crop=; with --low, partners of the right size",
+                f"{none}; the first: {skipped[0]}",
+                "give other photos, or a smaller crop=; with --low, partners of the right size",
             )
     return torch.tensor(kept), skipped
 
