@@ -123,11 +123,13 @@ def test_it_is_left_to_the_compiler_what_is_compiled() -> None:
 def test_weights_are_transformed_once_where_they_do_not_change() -> None:
     model = checkpoint.load_model(hub.resolve("photo-x4"))
     prepared, coarse = model.to("cpu"), model.to("cpu", torch.bfloat16)
+    again = prepared.to("cpu", torch.bfloat16)  # what was transformed is not carried along
     counts = [
         sum(isinstance(m, Conv3x3) and m.transformed is not None for m in network.modules())
-        for network in (model.network, prepared.network, coarse.network)
+        for network in (model.network, prepared.network, coarse.network, again.network)
     ]
-    assert counts == [0, 2 * 6 + 2 * 10, 0]
+    assert counts == [0, 2 * 6 + 2 * 10, 0, 0]
+    assert winograd.prepared(convolution(63, 64)).transformed is None
     assert prepared.network.state_dict().keys() == model.network.state_dict().keys()
     conv = convolution(64, 64).requires_grad_(False)
     x = drawn(1, 64, 8, 8)
@@ -135,6 +137,11 @@ def test_weights_are_transformed_once_where_they_do_not_change() -> None:
     assert torch.equal(before, prepared_before)
     conv.weight.mul_(2)
     assert error(conv(x), direct(conv, x)) < 1e-4
+
+
+def test_weights_are_not_transformed_where_that_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(winograd, "available", lambda: False)
+    assert winograd.prepared(convolution(64, 64)).transformed is None
 
 
 @pytest.mark.parametrize("name", ["bicubic-x4", "photo-x4"])

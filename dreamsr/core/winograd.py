@@ -73,20 +73,27 @@ class Conv3x3(nn.Conv2d):
         convolved: Tensor = _Convolution.apply(x, self.weight, weight, self.bias)  # type: ignore[no-untyped-call]
         return convolved
 
+    def prepare(self) -> None:
+        """Transform the weights once for all calls, if at all; they must not change any more."""
+        self.transformed = transform(self.weight) if self._suitable(self.weight) else None
+
     def _faster(self, x: Tensor) -> bool:
-        wide = min(self.in_channels, self.out_channels) >= LEAST
-        plain = x.device.type == "cpu" and x.dtype == self.weight.dtype == torch.float32
-        if not (wide and plain and available()) or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+        plain = self._suitable(self.weight) and self._suitable(x)
+        if not plain or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
             return False
         height, width = x.shape[2:]
         return _tiles(height) * _tiles(width) >= _FEW
 
+    def _suitable(self, x: Tensor) -> bool:
+        wide = min(self.in_channels, self.out_channels) >= LEAST
+        return wide and x.dtype == torch.float32 and x.device.type == "cpu" and available()
+
 
 def prepared(network: N) -> N:
-    """`network`, whose weights do not change any more, with those in float32 transformed once for all calls."""
+    """`network`, whose weights do not change any more, with those that are transformed transformed once."""
     for module in network.modules():
-        if isinstance(module, Conv3x3) and module.weight.dtype == torch.float32 and module.weight.device.type == "cpu":
-            module.transformed = transform(module.weight)
+        if isinstance(module, Conv3x3):
+            module.prepare()
     return network
 
 
