@@ -304,8 +304,10 @@ def test_what_was_begun_is_known_by_its_bytes(finished: Path) -> None:
     target.write_bytes(b"RETOUC")
     assert judged(finished, settings="s2") == "skip: exists and is not what was written"
     target.write_bytes(b"OUTPUT")
-    manifest.append(replace(begun, status="failed"))
-    assert judged(finished, settings="s2") == "skip: exists and is not what was written"
+    manifest.append(replace(begun, status="failed"))  # a later attempt, which left the file alone
+    assert judged(finished, settings="s3") == "make: the settings changed"
+    manifest.append(replace(begun, status="done", output_sha256="", settings="s4"))
+    assert judged(finished, settings="s4") == "skip"
 
 
 def test_an_output_without_an_entry_is_kept(finished: Path) -> None:

@@ -40,7 +40,7 @@ class Judge:
             return Verdict("make")
         # its process was killed before it could note that it is done
         begun = self.manifest.begun(task.output) if self.manifest else None
-        if begun and (made, _digest(task.target)) == (begun.output_bytes, begun.output_sha256):
+        if begun and made == begun.output_bytes and _digest(task.target) == begun.output_sha256:
             entry = begun
         if entry is None:
             return Verdict("skip", "exists")

@@ -93,7 +93,7 @@ class Manifest:
         self._last[entry.output] = len(self.entries) - 1  # `since` reads meanwhile
         if entry.status == "done":
             self._done[entry.output] = entry
-        self._begun.pop(entry.output, None)
+            self._begun.pop(entry.output, None)
 
     def append(self, entry: Entry) -> None:
         """Add a whole line, also behind one that a crash tore."""
