@@ -237,7 +237,7 @@ def bad_inputs(folder: Path) -> None:
         ("train --out run", 2, "no photos to train on"),
         ("train --data in --out run model.name=", 2, "model.name is ''; expected a line of text"),
         ("info other.safetensors", 2, "other.safetensors is no picture"),
-        ("info in", 2, "hint: what a model is: dreamsr models info in"),
+        ("info in", 1, "in cannot be read"),
         ("train --data in --out run stepz=5", 2, "unknown key 'stepz'"),
         ("train --data in --out run -c nothing", 2, "there is no preset and no file 'nothing'"),
         ("train --data in --out file", 2, "file is a file; expected a folder"),
@@ -466,6 +466,9 @@ def test_a_run_on_a_single_photo_goes_on(program: Program, photos: Path) -> None
     code, _, err = program("train", "--resume", "--out", "run", "steps=2")
     assert code == 0, err
     assert "from step 1" in err
+    code, _, err = program("info", "run")
+    assert code == 2
+    assert "hint: what a model is: dreamsr models info run" in err
 
 
 def test_stop_after_and_a_configuration_file(program: Program, photos: Path) -> None:
@@ -596,7 +599,10 @@ def test_control_characters_of_names_reach_no_terminal(program: Program, tiny_fi
     assert code == 0
     assert r"a\n\x1b[2Jb.png" in err
     assert "\x1b" not in err
-    assert (tmp_path / "out" / "a\n\x1b[2Jb.png").is_file()
+    code, out, _ = program("info", tmp_path / "out" / "a\n\x1b[2Jb.png")
+    assert code == 0
+    assert r"file: a\n\x1b[2Jb.png" in out.splitlines()
+    assert "\x1b" not in out
 
 
 def test_it_is_loud_when_cuda_is_missing(

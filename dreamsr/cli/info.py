@@ -16,9 +16,9 @@ def info(
     import json as json_module
 
     from dreamsr.errors import UsageError
-    from dreamsr.files import images
+    from dreamsr.files import hub, images
 
-    if file.suffix == ".safetensors" or file.is_dir():
+    if file.suffix == ".safetensors" or (file / hub.RUN_FILE).is_file():
         raise UsageError(f"{file} is no picture", f"what a model is: dreamsr models info {file}")
 
     header, picture = images.probe(file), images.read(file)
@@ -40,7 +40,7 @@ def info(
         console.data(json_module.dumps(facts, indent=2))
         return
     for key, value in facts.items():
-        console.data(f"{key}: {value}")
+        console.data(console.visible(f"{key}: {value}"))
     for remark in picture.remarks:
         console.warn(remark)
     if not provenance:
