@@ -185,6 +185,20 @@ def test_a_folder_without_locks_is_written_to(tmp_path: Path, monkeypatch: pytes
     assert [path.name for path in tmp_path.iterdir()] == ["a.html"]
 
 
+@pytest.mark.parametrize("reason", [errno.ENOLCK, errno.ENOTSUP])
+def test_a_file_system_without_locks_keeps_no_lock_files(
+    reason: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(file: int, operation: int) -> None:
+        raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", refuse)
+    write(tmp_path / "a.html", b"whole")
+    with pytest.raises(DreamSRError, match="cannot be written"):
+        locks.claim(tmp_path / "a.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.html"]
+
+
 @pytest.mark.parametrize("reason", [errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)])
 def test_what_is_half_written_is_hidden_and_goes_when_it_fails(reason: int, tmp_path: Path) -> None:
     def fill() -> None:

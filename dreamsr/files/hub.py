@@ -104,7 +104,7 @@ def _refusal(error: Exception, wanted: _Wanted, online: bool) -> CheckpointError
     from huggingface_hub import constants, errors
 
     repo, where = wanted.repo, wanted.where
-    match error:  # kinds of others come before those
+    match error:  # subclasses before their bases
         case errors.LocalEntryNotFoundError():
             why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{constants.ENDPOINT} cannot be reached"
             reason = f", and {why}" if online else ""

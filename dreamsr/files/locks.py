@@ -1,5 +1,6 @@
 """The sole right to make a file, among processes and machines that share a folder."""
 
+import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +12,8 @@ from dreamsr.files.paths import hidden_stem, unwritable
 
 Claim = BaseFileLock
 """The right to make one file; `release` ends it."""
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""What file systems say that have files, but no locks on them."""
 _COMPANION = re.compile(r"(\.dreamsr-[0-9a-f]{16})(?:-\d+\.part|\.lock)")
 
 
@@ -37,7 +40,7 @@ def sheltered(path: Path) -> Iterator[None]:
     """Inside, what is half-made for `path` is no leftover to a `sweep`: by a lock of its own, or by the claim on it."""
     try:
         lock = _take(_lock(path))
-    except (OSError, NotImplementedError):  # what cannot be locked there, no job sweeps there
+    except (OSError, NotImplementedError):  # without locks there is no job to sweep there, either
         lock = None
     try:
         yield
@@ -70,4 +73,8 @@ def _take(path: Path) -> Claim | None:
         lock.acquire(blocking=False)
     except Timeout:
         return None
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            path.unlink(missing_ok=True)  # it was made to be locked
+        raise
     return lock
