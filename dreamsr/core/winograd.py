@@ -90,7 +90,7 @@ class Conv3x3(nn.Conv2d):
 
 
 def prepared(network: N) -> N:
-    """`network`, whose weights do not change any more, with those that are transformed transformed once."""
+    """`network`, whose weights do not change any more, and are transformed once where the faster way takes them."""
     for module in network.modules():
         if isinstance(module, Conv3x3):
             module.prepare()

@@ -71,7 +71,7 @@ class Model:
             raise UsageError(f"{self.config.name} has no layers wide enough for int8", "use --dtype fp32")
         # bf16 has the range of float32
         exact = _for_inference(self.network, device, torch.float32) if dtype == torch.float16 else None
-        return replace(self, network=network, exact=exact)
+        return replace(self, network=prepared(network), exact=exact and prepared(exact))
 
 
 def build(config: ModelConfig) -> UNet:
@@ -283,7 +283,7 @@ def load_state(path: Path) -> tuple[dict[str, str], dict[str, dict[str, Tensor]]
 
 def _for_inference(network: N, device: torch.device | str, dtype: torch.dtype) -> N:
     """A copy that does not learn."""
-    return prepared(_channels_last(copy.deepcopy(network).requires_grad_(False).eval().to(device, dtype)))
+    return _channels_last(copy.deepcopy(network).requires_grad_(False).eval().to(device, dtype))
 
 
 def _channels_last(network: N) -> N:
