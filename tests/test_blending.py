@@ -36,6 +36,9 @@ def test_shares_of_blends_compose() -> None:
     assert blended(ab, {"c": (c, 0.5)}).card["blend"] == {"b": 0.2, "c": 0.5}
     assert blended(ab, {"b": (b, 0.5)}).card["blend"] == {"b": 0.7}
     assert blended(a, {"b": (ab, 0.5)}).card["blend"] == {"b": 0.5}  # a file that was written over
+    little = blended(a, {"b": (b, 0.1)})
+    assert blended(little, {"c": (c, 0.3)}).card["blend"] == {"b": 0.07, "c": 0.3}  # .7 x .1 is below .07 in binary
+    assert blended(little, {"c": (c, 0.875)}).card["blend"] == {"b": 0.0125, "c": 0.875}
     whole = blended(ab, {"cd": (cd, 0.5)})
     assert whole.card["blend"] == {"b": 0.2, "cd": 0.25, "d": 0.25}
     flat = blended(a, {"b": (b, 0.2), "c": (c, 0.25), "d": (d, 0.25)})
@@ -43,7 +46,7 @@ def test_shares_of_blends_compose() -> None:
         torch.testing.assert_close(got, want)
 
 
-@pytest.mark.parametrize("entry", ["half and half", {"b": "half"}, ["b"]])
+@pytest.mark.parametrize("entry", ["half and half", {"b": "half"}, {"b": 0.5, "c": "half"}, ["b"]])
 def test_a_card_may_say_something_else(entry: object) -> None:
     assert blended(replace(model(0.1), card={"blend": entry}), {"b": (model(0.2), 0.5)}).card["blend"] == {"b": 0.5}
 

@@ -176,9 +176,12 @@ def test_what_a_killed_process_was_writing_is_swept(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_without_locks_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("reason", [NotImplementedError(), OSError(errno.ENOLCK, "No locks available")])
+def test_a_folder_without_locks_is_written_to(
+    reason: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(path: Path) -> None:
-        raise NotImplementedError
+        raise reason
 
     monkeypatch.setattr(locks, "_take", refuse)
     write(tmp_path / "a.html", b"whole")
@@ -308,8 +311,9 @@ def test_what_was_begun_is_known_by_its_bytes(finished: Path) -> None:
     begun = replace(manifest.entries[-1], status="begun", settings="s2")
     begun = replace(begun, output_sha256=file_digest(finished / "other.png"))
     manifest.append(begun)
+    manifest.append(replace(ENTRY, output="b.png"))  # of another picture
     manifest.refresh()
-    assert (len(manifest.entries), manifest.begun("a.png")) == (1, begun)
+    assert (len(manifest.entries), manifest.begun("a.png")) == (2, begun)
     assert judged(finished) == "skip"  # it has not taken its name
     assert judged(finished, settings="s2") == "make: the settings changed"
     target.write_bytes(b"OUTPUT")
