@@ -133,7 +133,8 @@ def convolve(x: Tensor, transformed: Tensor, bias: Tensor) -> Tensor:
         _by_tiles(y[pictures, :, 4 * top : 4 * bottom]).copy_(tiles)
     if (height % 4, width % 4) == (0, 0):
         return y
-    return y[:, :, :height, :width].contiguous(memory_format=torch.channels_last)
+    # a single picture without its last rows is contiguous as it is, and a view may not be written over
+    return y[:, :, :height, :width].clone(memory_format=torch.channels_last)
 
 
 def weight_gradient(x: Tensor, gradient: Tensor) -> Tensor:
