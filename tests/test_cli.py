@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -591,6 +592,23 @@ def test_a_wide_table_is_turned_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -
     assert all(len(line) <= 80 for line in lines if "1.2345" in line)
 
 
+def test_every_control_character_is_visible() -> None:
+    """The 65 of Unicode's category Cc, and nothing else."""
+    changed = [code for code in range(0x3000) if console.visible(chr(code)) != chr(code)]
+    assert changed == [code for code in range(0x3000) if unicodedata.category(chr(code)) == "Cc"]
+    assert console.visible("a\tb\x00\x7f\x9f[é") == r"a\tb\x00\x7f\x9f[é"
+
+
+def test_a_cell_of_a_table_is_one_field(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    console.table(["name", "size"], [["a\tb\n\x1b[2Jc", "[red]"]])
+    assert capfd.readouterr().out.replace("\r", "") == "name\tsize\n" + r"a\tb\n\x1b[2Jc" + "\t[red]\n"
+    screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stdout", screen)
+    console.table(["name"], [["a\n\x1b[2Jc[red]"]])
+    assert r"a\n\x1b[2Jc[red]" in screen.getvalue()
+
+
 @pytest.mark.skipif(os.name == "nt", reason="names have no control characters there")
 def test_control_characters_of_names_reach_no_terminal(program: Program, tiny_file: Path, tmp_path: Path) -> None:
     """A line stays a line, and what looks like a terminal's commands stays text."""
@@ -701,6 +719,15 @@ def test_a_full_disk_behind_standard_output_is_one_line() -> None:
         ended = subprocess.run([*PROGRAM, "models", "list", "--json"], stdout=full, stderr=subprocess.PIPE, text=True)
     assert ended.returncode == 1
     assert ended.stderr == "error: cannot write to standard output: No space left on device\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes end otherwise there")
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as pipe:
+        ended = subprocess.run([*PROGRAM, "models", "list", "--json"], stdout=pipe, stderr=subprocess.PIPE, text=True)
+    assert (ended.returncode, ended.stderr) == (1, "")
 
 
 def test_pillow_keeps_its_limits_for_those_who_import_dreamsr() -> None:

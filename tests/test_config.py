@@ -49,6 +49,11 @@ def test_nested_overrides_leave_the_rest() -> None:
     [
         ("stepz=5", "unknown key 'stepz'", "did you mean 'steps'?"),
         ("model.widths=[8]", "unknown key 'model.widths'", "did you mean 'model.network.widths'?"),
+        (
+            "model.process.schedul=linear",
+            "unknown key 'model.process.schedul'",
+            "did you mean 'model.process.schedule'?",
+        ),
         ("k=2", "unknown key 'k'", "did you mean 'model.process.k'?"),
         ("dtype=bf16", "unknown key 'dtype'", "known are steps, batch, "),
         ("steps", "'steps' is not an override", "key=value"),
@@ -65,6 +70,9 @@ def test_nested_overrides_leave_the_rest() -> None:
         ("model.process.lambda_noise=-inf", "lambda_noise is -inf; expected a number", ""),
         ("model.sampling.noise_scale=nan", "noise_scale is nan; expected a number", ""),
         ("seed=1e30", "expected at least 0 and below 2^63", ""),
+        ("model.name=' '", "model.name is ' '; expected a line of text", ""),
+        ('model.name="a\\nb"', r"model.name is 'a\nb'; expected a line of text", ""),
+        ('model.name="a\\u2028b"', r"model.name is 'a\u2028b'; expected a line of text", ""),
         ("model.network.widths=[]", "expected at least one width", ""),
         ("model.process.schedule=sine", "expected cosine or linear", ""),
     ],

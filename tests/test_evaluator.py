@@ -22,7 +22,7 @@ from programs import Program, small
 
 from dreamsr.config import ModelConfig
 from dreamsr.data.degrade import degrade
-from dreamsr.engine import evaluation, reports, statistics, sweep
+from dreamsr.engine import contest, evaluation, reports, statistics, sweep
 from dreamsr.engine.contest import Contest
 from dreamsr.engine.evaluation import Evaluation
 from dreamsr.engine.evaluator import Results, Row, Sampled
@@ -32,6 +32,7 @@ from dreamsr.errors import ConfigError, UsageError
 from dreamsr.files import images, page
 from dreamsr.files.checkpoint import Model
 from dreamsr.files.images import Picture
+from dreamsr.files.manifest import file_digest
 from dreamsr.files.page import Page, Plot, Point
 
 
@@ -161,17 +162,60 @@ def test_the_scale_and_the_inputs_of_models(tiny_model: Model, tmp_path: Path) -
     assert Contest([sampled(4)], [sampled(8)]).agreed_scale(4) == 4
     with pytest.raises(UsageError, match="the models make x4 and x8"):
         Contest([sampled(4)], [sampled(8)]).agreed_scale(None)
-    with pytest.raises(UsageError, match="--scale is 6; this model makes x4"):
+    with pytest.raises(UsageError, match="--scale is 6; this model makes x4") as raised:
         Contest([sampled(8)], [sampled(4)]).agreed_scale(6)
+    assert raised.value.hint == "use --scale 4"
+    assert Contest([sampled(4)], [there]).agreed_scale(2) == 2
     both = Contest([sampled(4)], [sampled(4, "photo")])
     assert (both.inputs("bicubic").degradation, both.inputs("photo")) == ("bicubic", both.models[1])
     assert Contest([there]).inputs("auto") == ModelConfig()
+    assert Contest([there]).inputs("photo") == ModelConfig(degradation="photo")
+    assert Contest([there], [sampled(8, "photo")]).inputs("auto") == sampled(8, "photo").upscaler.model.config
+    with pytest.raises(UsageError, match="the models expect different inputs"):
+        both.inputs("auto")
+
+
+def test_what_does_nothing_without_a_model_is_refused(tiny_model: Model, tmp_path: Path) -> None:
+    there = Results("there", tmp_path, {})
+    alone, idle = Contest([there]), {"steps": None, "seed": 0}
+    alone.check_idle(idle, "auto", None)
+    alone.check_idle(idle, "photo", 4)
+    with pytest.raises(UsageError, match="--seed is for models; these pictures are there already"):
+        alone.check_idle({**idle, "seed": 3}, "auto", None)
+    with pytest.raises(UsageError, match="--degradation makes inputs for bicubic, which takes a --scale"):
+        alone.check_idle(idle, "photo", None)
+    model = Sampled("m", Upscaler(tiny_model, Settings(steps=1)))
+    Contest([there], [model]).check_idle({**idle, "seed": 3}, "photo", None)
+
+
+def test_a_name_leads_to_pictures_or_to_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "model.safetensors").touch()
+    for path in ("made/a.png", "hr/a.png", "one.PNG"):
+        small(tmp_path / path)
+    for name in ("run", "photo-x4", "org/repo"):
+        assert contest.pictures(name, Path("hr"), False) is None
+    assert contest.pictures("made", Path("hr"), True) == Results("made/", Path("made"), {"a": Path("made/a.png")}, True)
+    one = contest.pictures("one.PNG", Path("hr/a.png"), False)
+    assert one == Results("one.PNG", Path("one.PNG"), {"a": Path("one.PNG")})
+
+
+def test_a_model_with_several_settings(tiny_file: Path, tiny_model: Model) -> None:
+    ways = {"1 step": Settings(steps=1), "seed=3": Settings(seed=3)}
+    made = contest.sampled(str(tiny_file), tiny_file, tiny_model, ways, "b: ")
+    assert [(m.name, m.upscaler.settings) for m in made] == [(f"b: {name}", way) for name, way in ways.items()]
+    assert {(m.model, m.sha256) for m in made} == {("tiny.safetensors", file_digest(tiny_file))}
 
 
 def test_steps_are_short_for_a_sweep() -> None:
     assert list(sweep.variants(Settings(), None, [])) == ["1 step", "4 steps"]
     assert list(sweep.variants(Settings(), [2], ["sampler=ddim"])) == ["2 steps, sampler=ddim"]
     assert list(sweep.variants(Settings(), None, ["grid=-4,2"])) == ["grid=-4,2"]
+    assert list(sweep.variants(Settings(), [2], ["grid=-4,2"])) == ["2 steps, grid=-4,2"]
+    assert list(sweep.variants(Settings(), None, ["sampler=ddim", "steps=3"])) == ["sampler=ddim, 3 steps"]
+    with pytest.raises(UsageError, match="steps are given by --steps and by --sweep"):
+        sweep.variants(Settings(), [2], ["steps=3"])
 
 
 def test_a_sweep_of_a_model(program: Program, tiny_file: Path, originals: Path) -> None:
@@ -203,6 +247,10 @@ def test_a_broken_result_costs_itself_alone(program: Program, originals: Path, t
     assert code == 1
     assert f"{first}.png is left out: " in err
     assert [row["picture"] for row in json.loads(out)["pictures"]] == rest
+    code, out, err = program("eval", originals, originals, "--against", tmp_path / "sr", "--json")
+    assert code == 1
+    assert f"{first}.png is left out: " in err
+    assert [row["picture"] for row in json.loads(out)["pictures"]] == [name for name in rest for _ in range(2)]
 
 
 def test_a_broken_picture_costs_itself_alone(program: Program, tiny_file: Path, originals: Path) -> None:
@@ -339,7 +387,8 @@ def test_a_model_against_itself_differs_by_nothing(program: Program, tiny_file: 
     )
     assert code == 0, err
     differences = json.loads(out)["differences"]
-    assert [found["method"] for found in differences] == ["1 step", "2 steps"]
+    pairs = [(found["method"], found["against"]) for found in differences]
+    assert pairs == [(name, f"{tiny_file}: {name}") for name in ("1 step", "2 steps")]
     for found in differences:
         values = {k: v for k, v in found["means"]["difference"].items() if k != "s_per_mp" and not k.startswith("ms_")}
         assert set(values.values()) == {0.0}

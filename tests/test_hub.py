@@ -8,9 +8,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 from conftest import photo
 from hub_server import Hub, serve
+from huggingface_hub import constants
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from dreamsr.errors import CheckpointError, UsageError
 from dreamsr.files import hub, images
@@ -90,6 +93,50 @@ def test_a_gated_model_says_where_to_ask(server: Hub, tmp_path: Path) -> None:
     assert "error: org/repo on the Hub is gated" in done.stderr
     assert f"ask for access at {server.endpoint}/org/repo, then: hf auth login" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+_ABSENT = "there is no folder org/repo here, and a.safetensors of org/repo@v2 is not in the cache"
+_ADVICE = "check the connection, HF_ENDPOINT and HF_HUB_OFFLINE, or give a local file"
+
+
+@pytest.mark.parametrize(
+    ("kind", "online", "offline", "message", "hint"),
+    [
+        (LocalEntryNotFoundError, True, False, f"{_ABSENT}, and https://hub cannot be reached", _ADVICE),
+        (LocalEntryNotFoundError, True, True, f"{_ABSENT}, and HF_HUB_OFFLINE is set", _ADVICE),
+        (LocalEntryNotFoundError, False, False, _ABSENT, "dreamsr models pull org/repo@v2:a.safetensors"),
+        (
+            EntryNotFoundError,
+            True,
+            False,
+            "org/repo@v2 on the Hub has no file 'a.safetensors'",
+            "name one: org/repo@v2:FILE",
+        ),
+        (ConnectionError, True, False, "org/repo@v2 cannot be downloaded: ConnectionError()", ""),
+    ],
+)
+def test_what_is_said_of_a_file_that_does_not_come(
+    kind: type[Exception], online: bool, offline: bool, message: str, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise kind.__new__(kind)  # some ask for the answer of a server
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
+    monkeypatch.setattr(constants, "ENDPOINT", "https://hub")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    with pytest.raises(CheckpointError) as raised:
+        hub.download("org/repo", "a.safetensors", "v2", online)
+    assert (raised.value.message, raised.value.hint) == (message, hint)
+
+
+def test_of_a_long_error_the_first_line_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no route\nto the host")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
+    with pytest.raises(CheckpointError) as raised:
+        hub.download("org/repo", hub.HUB_FILE, None)
+    assert raised.value.message == "org/repo cannot be downloaded: no route"
 
 
 @pytest.mark.parametrize("environment", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}])
@@ -178,7 +225,7 @@ def test_a_file_that_changed_in_the_cache(server: Hub, tmp_path: Path) -> None:
     assert "dreamsr models pull org/repo" in done.stderr
 
 
-def test_a_store_with_names_of_its_own_hides_no_damage(tmp_path: Path) -> None:
+def test_a_store_with_names_of_its_own_hides_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """snapshots/main/file -> blobs/SHA-256 -> a store that other repositories share, by another hash."""
     content = b"weights"
     stored, blob = (
@@ -195,6 +242,11 @@ def test_a_store_with_names_of_its_own_hides_no_damage(tmp_path: Path) -> None:
     stored.write_bytes(b"damaged")
     with pytest.raises(CheckpointError, match=f"recorded is {blob.name}"):
         hub.verify(file)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_, **__: str(file))
+    with pytest.raises(CheckpointError, match="it was removed") as raised:
+        hub.download("org/repo", file.name, "v2")
+    assert raised.value.hint == "dreamsr models pull org/repo@v2"
+    assert not any(os.path.lexists(path) for path in (stored, blob, file))
 
 
 def test_a_small_file_of_git_has_no_sha256(server: Hub, tmp_path: Path) -> None:

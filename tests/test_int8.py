@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -107,6 +108,12 @@ def test_what_is_replaced() -> None:
 def test_narrow_networks_have_none(tiny_model: Model) -> None:
     with pytest.raises(UsageError, match="tiny has no layers wide enough for int8"):
         tiny_model.to("cpu", torch.int8)
+
+
+@pytest.mark.parametrize("prediction", ["x0", "v", "flow"])
+def test_what_is_near_the_picture_is_not_refused(prediction: Literal["x0", "v", "flow"]) -> None:
+    config = ModelConfig(prediction=prediction, network=NetworkConfig(widths=(64,), blocks=1))
+    assert Model(config, checkpoint.build(config), {}).to("cpu", torch.int8).dtype == torch.int8
 
 
 def test_what_predicts_noise_is_refused(program: Program, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Jobs that survive: what a kill, a full disk, a second process or a broken file leave behind."""
 
+import errno
 import io
 import json
 import math
@@ -40,7 +41,7 @@ from dreamsr.errors import DiskFullError, DreamSRError
 from dreamsr.files import images, locks
 from dreamsr.files.checkpoint import Model
 from dreamsr.files.images import Picture
-from dreamsr.files.manifest import Entry, Manifest
+from dreamsr.files.manifest import Entry, Manifest, file_digest
 
 OWN = {".dreamsr.jsonl"}
 
@@ -253,6 +254,22 @@ def test_a_kill_between_a_file_and_its_note(
     assert hidden("out") == OWN
 
 
+def test_what_could_not_take_its_name_is_not_noted_as_written(
+    program: Program, tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, target: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    small(tmp_path / "in" / "a.png")
+    monkeypatch.setattr(Path, "replace", refuse)
+    code, _, err = program("upscale", "in", "out", "-m", tiny_file, "--steps", 1)
+    assert code == 1
+    assert "out/a.png cannot be written: Permission denied" in err.replace(os.sep, "/")
+    (entry,) = entries()
+    assert (entry["status"], entry["output_bytes"], entry["output_sha256"]) == ("failed", 0, "")
+    assert hidden("out") == OWN
+
+
 def test_what_a_killed_process_left_is_no_input_and_no_output(
     program: Program, tiny_file: Path, tmp_path: Path
 ) -> None:
@@ -414,9 +431,15 @@ def test_what_another_process_has_written_but_not_noted_is_not_taken_for_foreign
     claim = locks.claim(target)
     assert claim
     shutil.copy(source, target)
-    work = worker.open(task)
-    assert (work.picture, work.result) == (None, None)
-    Manifest(tmp_path / "out").append(Entry("a.png", "a.png", "done", job.settings, "m", 0))
+    made = Entry("a.png", "a.png", "done", job.settings, "m", 0)
+    for begun in (None, replace(made, status="begun", output_sha256=file_digest(target))):
+        if begun:
+            Manifest(tmp_path / "out").append(begun)
+            assert worker.manifest
+            worker.manifest.refresh()
+        work = worker.open(task)
+        assert (work.picture, work.result) == (None, None)
+    Manifest(tmp_path / "out").append(made)
     locks.release(claim)
     result = worker.open(task).result
     assert result
