@@ -171,6 +171,7 @@ def test_the_manifest_tells_what_was_done(program: Program, tiny_file: Path, tmp
     assert (a["width"], a["height"], a["output_bytes"]) == (120, 80, os.stat("out/sub/a.webp").st_size)
     assert a["input_bytes"] == os.stat("in/sub/a.png").st_size
     assert a["seconds"] > 0
+    assert a["beside"] == []
     assert (b["output"], b["status"]) == ("b.webp", "failed")
     assert "not a PNG" in b["message"]
     assert a["model"] == b["model"]
@@ -432,7 +433,10 @@ def test_what_another_process_has_written_but_not_noted_is_not_taken_for_foreign
     assert claim
     shutil.copy(source, target)
     made = Entry("a.png", "a.png", "done", job.settings, "m", 0)
-    for begun in (None, replace(made, status="begun", output_sha256=file_digest(target))):
+    status, digest = source.stat(), file_digest(target)
+    made = replace(made, input_bytes=status.st_size, input_mtime_ns=status.st_mtime_ns)
+    made = replace(made, output_bytes=status.st_size, output_sha256=digest)
+    for begun in (None, replace(made, status="begun")):
         if begun:
             Manifest(tmp_path / "out").append(begun)
             assert worker.manifest
