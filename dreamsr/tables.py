@@ -130,8 +130,9 @@ def _nearest(key: str, known: Iterable[str]) -> str:
     """The key that may have been meant, whatever tables it was looked for in; all of them where none comes near."""
     names = sorted(known, key=lambda name: name.count("."))
     leaves = {name.split(".")[-1]: name for name in reversed(names)}
-    near = difflib.get_close_matches(key.split(".")[-1], leaves, 1)
-    return f"did you mean {leaves[near[0]]!r}?" if near else f"known are {', '.join(names)}"
+    whole = difflib.get_close_matches(key, names, 1, 0.8)
+    near = whole or [leaves[leaf] for leaf in difflib.get_close_matches(key.split(".")[-1], leaves, 1)]
+    return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}"
 
 
 def _convert(hint: Any, value: Any, where: str, root: type) -> Any:

@@ -55,6 +55,7 @@ def test_nested_overrides_leave_the_rest() -> None:
             "did you mean 'model.process.schedule'?",
         ),
         ("k=2", "unknown key 'k'", "did you mean 'model.process.k'?"),
+        ("model.sampling.stepz=2", "unknown key 'model.sampling.stepz'", "did you mean 'model.sampling.steps'?"),
         ("dtype=bf16", "unknown key 'dtype'", "known are steps, batch, "),
         ("steps", "'steps' is not an override", "key=value"),
         ("steps=many", "steps is 'many'; expected a whole number", ""),

@@ -136,8 +136,7 @@ def _grow(width: int) -> nn.Module:
 
 
 def _orthogonal(layer: nn.Module) -> None:
-    # on the meta device there is nothing to fill, and orthogonal_ would load torch's compiler
-    if isinstance(layer, nn.Conv2d | nn.Linear) and not layer.weight.is_meta:
+    if isinstance(layer, nn.Conv2d | nn.Linear):
         nn.init.orthogonal_(layer.weight)
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
