@@ -28,6 +28,9 @@ SHAPES = [
 that are more than a piece, and several pictures a piece."""
 
 
+AVAILABLE = winograd.available
+
+
 @pytest.fixture(autouse=True)
 def _everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also in builds of torch where it is not the faster way, and not used."""
@@ -123,6 +126,15 @@ def test_where_it_is_used() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(wide(x), direct(wide, x))
     assert winograd.prepared(copy.deepcopy(wide).to("meta"))(x.to("meta")).shape == x.shape
+
+
+@pytest.mark.parametrize(
+    ("mkl", "threads", "there"), [(True, 1, True), (True, 12, True), (True, 13, False), (False, 1, False)]
+)
+def test_where_it_is_available(mkl: bool, threads: int, there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: mkl)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert AVAILABLE() == there
 
 
 def test_it_is_left_to_the_compiler_what_is_compiled() -> None:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 LEAST = 64
 """Channels in and out from which it is the faster way, on CPUs with AVX2."""
+MOST_THREADS = 12
 _TILES = 64
 """In a piece, for every thread: about what a core's cache holds."""
 _FEW = 4
@@ -53,8 +54,8 @@ INPUT, WEIGHT, OUTPUT = _both_axes(_TO_POINTS), _both_axes(_WEIGHT_TO_POINTS), _
 
 
 def available() -> bool:
-    """Whether this build of torch has fast products of many small matrices: those with MKL, for x86, have."""
-    return bool(torch.backends.mkl.is_available())
+    """Whether it is the faster way here: with MKL, as on x86 CPUs, and as many threads as 36 products keep busy."""
+    return bool(torch.backends.mkl.is_available()) and torch.get_num_threads() <= MOST_THREADS
 
 
 class Conv3x3(nn.Conv2d):
