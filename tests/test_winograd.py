@@ -90,6 +90,13 @@ def test_what_is_beside_a_picture_does_not_change_it() -> None:
         assert torch.equal(conv(x[i : i + 1]), together[i : i + 1])
 
 
+def test_it_does_not_depend_on_the_default_device() -> None:
+    conv, x = convolution(64, 64), drawn(1, 64, 8, 8)
+    y = conv(x)
+    with torch.device("meta"):
+        assert torch.equal(conv(x), y)
+
+
 def test_it_does_not_depend_on_the_default_precision() -> None:
     conv, x = convolution(64, 64), drawn(1, 64, 8, 8)
     y = conv(x)
@@ -142,7 +149,7 @@ def test_it_is_left_to_the_compiler_what_is_compiled() -> None:
     assert [str(node.target) for node in program.graph.nodes if node.op == "call_function"] == ["aten.conv2d.default"]
 
 
-def test_weights_are_transformed_once_where_they_do_not_change() -> None:
+def test_weights_are_transformed_once_where_they_do_not_change(monkeypatch: pytest.MonkeyPatch) -> None:
     model = checkpoint.load_model(hub.resolve("photo-x4"))
     prepared, coarse = model.to("cpu"), model.to("cpu", torch.bfloat16)
     again = prepared.to("cpu", torch.bfloat16)  # what was transformed is not carried along
@@ -155,10 +162,13 @@ def test_weights_are_transformed_once_where_they_do_not_change() -> None:
     assert prepared.network.state_dict().keys() == model.network.state_dict().keys()
     conv = convolution(64, 64).requires_grad_(False)
     x = drawn(1, 64, 8, 8)
-    before, prepared_before = conv(x), winograd.prepared(copy.deepcopy(conv))(x)
-    assert torch.equal(before, prepared_before)
+    transforms: list[Tensor] = []
+    fixed, before = winograd.prepared(copy.deepcopy(conv)), conv(x)
     conv.weight.mul_(2)
     assert error(conv(x), direct(conv, x)) < 1e-4
+    monkeypatch.setattr(winograd, "transform", transforms.append)
+    assert torch.equal(fixed(x), before)
+    assert not transforms
 
 
 def test_weights_are_not_transformed_where_that_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 LEAST = 64
 """Channels in and out from which it is the faster way, on CPUs with AVX2."""
 MOST_THREADS = 12
+"""Among which the 36 products of a piece are shared out nearly evenly; with more it is not measured."""
 _TILES = 64
 """In a piece, for every thread: about what a core's cache holds."""
 _FEW = 4
@@ -46,7 +47,7 @@ _AT_ONES = 7
 
 
 def _both_axes(matrix: tuple[tuple[float, ...], ...]) -> Tensor:
-    one = torch.tensor(matrix, dtype=torch.float64)
+    one = torch.tensor(matrix, dtype=torch.float64, device="cpu")
     return torch.kron(one, one).float()
 
 
@@ -125,7 +126,8 @@ def convolve(x: Tensor, transformed: Tensor, bias: Tensor) -> Tensor:
     """(B, C, H, W) with weights at the points (36, C, K) and a bias (K,) to (B, K, H, W), channels last."""
     count, _, height, width = x.shape
     rows, columns, channels = _tiles(height), _tiles(width), transformed.shape[2]
-    y = torch.empty(count, channels, 4 * rows, 4 * columns, dtype=x.dtype, memory_format=torch.channels_last)
+    size = count, channels, 4 * rows, 4 * columns
+    y = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     for pictures, top, bottom in _pieces(count, rows, columns):
         at_points = INPUT @ _windows(x[pictures], top, bottom, columns)
         products = torch.bmm(at_points.transpose(0, 1), transformed)
