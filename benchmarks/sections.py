@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dreamsr.config import TrainConfig
-from dreamsr.core import dream, winograd
+from dreamsr.core import dream, int8, winograd
 from dreamsr.core.denoiser import Denoiser, Network
 from dreamsr.core.process import Process
 from dreamsr.data import dataset
@@ -40,7 +40,7 @@ from dreamsr.words import counted
 
 CPU = torch.device("cpu")
 SCALE = torch.tensor([4.0])
-NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.int8: "int8"}
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ def bundled(dtype: torch.dtype = torch.float32) -> Model:
 
 
 def machine(plan: Plan) -> Table:
-    rates = {name: matmul_rate(dtype, 256 if plan.quick else 2048) for dtype, name in NAMES.items()}
+    size, dtypes = 256 if plan.quick else 2048, (torch.float32, torch.bfloat16)
+    rates = {NAMES[dtype]: matmul_rate(dtype, size) for dtype in dtypes}
     rows = [[f"{name} matmul, GFLOP/s", f"{rate / 1e9:.0f}"] for name, rate in rates.items()]
     rows.append(["copy, GB/s", f"{copy_rate(8 if plan.quick else 256) / 1e9:.1f}"])
     threads = f"{torch.get_num_threads()} threads, torch {torch.__version__}"
@@ -235,11 +236,12 @@ def peers(plan: Plan) -> Table:
     lr = torch.rand(1, 3, side // 4, side // 4)
     photo = Image.effect_noise((side // 4, side // 4), 60).convert("RGB")
     cases: dict[str, Case] = {}
-    for dtype in plan.dtypes:
+    for dtype in [*plan.dtypes, *([torch.int8] if int8.available() else [])]:
         model = bundled(dtype)
         for steps in (1, 4):
             upscaler = Upscaler(model, Settings(steps=steps))
             cases[f"dreamsr, {counted(steps, 'step')}, {NAMES[dtype]}"] = partial(upscaler, [lr[0] * 2 - 1])
+    for dtype in plan.dtypes:
         for label, peer in (("SRVGGNetCompact-32", Compact()), ("RRDBNet-23", RRDB())):
             cases[f"{label}, {NAMES[dtype]}"] = partial(_infer, _ready(peer, dtype), lr.to(dtype))
     if not plan.quick:

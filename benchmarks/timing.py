@@ -2,6 +2,7 @@
 
 import platform
 import statistics
+import textwrap
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -63,6 +64,7 @@ def processor() -> str:
         for name, has in (
             ("AMX", torch.cpu._is_amx_tile_supported()),
             ("AVX512-BF16", torch.cpu._is_avx512_bf16_supported()),
+            ("VNNI", torch.cpu._is_vnni_supported()),
             ("AVX-512", torch.cpu._is_avx512_supported()),
         )
         if has
@@ -74,4 +76,4 @@ def to_markdown(table: Table) -> str:
     """The section as Markdown."""
     lines = [table.header, ["---"] * len(table.header), *table.rows]
     body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return f"## {table.title}\n\n{table.text}\n\n{body}\n"
+    return f"## {table.title}\n\n{textwrap.fill(table.text, 140)}\n\n{body}\n"

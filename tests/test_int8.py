@@ -11,10 +11,12 @@ from programs import Program
 from torch import nn
 from torch.nn import functional as F
 
+from dreamsr.cli import setup
 from dreamsr.config import ModelConfig, NetworkConfig
 from dreamsr.core import int8
 from dreamsr.core.int8 import Int8Conv2d
 from dreamsr.data.degrade import degrade
+from dreamsr.engine import estimate
 from dreamsr.engine.schedule import Settings
 from dreamsr.engine.upscaler import Upscaler
 from dreamsr.errors import UsageError
@@ -141,6 +143,34 @@ def test_pictures_are_those_of_fp32_within_few_levels(name: str, steps: int) -> 
     levels = (exact - rough).abs() * 127.5
     assert 0.05 < float(levels.square().mean().sqrt()) < 1.5
     assert float(levels.max()) < 16
+
+
+@pytest.mark.parametrize(
+    ("vnni", "dtype", "chosen", "megapixels", "said"),
+    [
+        (True, torch.float32, "auto", 30, True),
+        (True, torch.float32, "auto", 20, False),
+        (True, torch.float32, "fp32", 30, False),
+        (True, torch.bfloat16, "auto", 30, False),
+        (True, torch.int8, "int8", 30, False),
+        (False, torch.float32, "auto", 30, False),
+    ],
+)
+def test_long_jobs_in_fp32_are_told(
+    *, vnni: bool, dtype: torch.dtype, chosen: str, megapixels: float, said: bool, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: vnni)
+    upscaler = Upscaler(checkpoint.load_model(hub.resolve("photo-x4")).to("cpu", dtype), Settings(steps=4))
+    setup.advise(upscaler, chosen, megapixels)
+    assert ("--dtype int8" in capfd.readouterr().err) == said
+
+
+def test_nobody_is_told_of_what_would_be_refused(tiny_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: True)
+    noisy = ModelConfig(prediction="eps", network=NetworkConfig(widths=(64,), blocks=1))
+    for model in (tiny_model, Model(noisy, checkpoint.build(noisy), {})):
+        assert not estimate.int8_pays(Upscaler(model, Settings(steps=4)), 1e6)
 
 
 def test_the_program(program: Program, tmp_path: Path) -> None:

@@ -149,6 +149,13 @@ def test_it_is_left_to_the_compiler_what_is_compiled() -> None:
     assert [str(node.target) for node in program.graph.nodes if node.op == "call_function"] == ["aten.conv2d.default"]
 
 
+def test_a_compiler_sees_one_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(winograd, "available", AVAILABLE)
+    conv, x = convolution(64, 64), drawn(1, 64, 8, 8)
+    compiled = torch.compile(conv, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), F.conv2d(x, conv.weight, conv.bias, padding=1))
+
+
 def test_weights_are_transformed_once_where_they_do_not_change(monkeypatch: pytest.MonkeyPatch) -> None:
     model = checkpoint.load_model(hub.resolve("photo-x4"))
     prepared, coarse = model.to("cpu"), model.to("cpu", torch.bfloat16)

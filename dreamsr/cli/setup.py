@@ -31,6 +31,14 @@ def compute(device: str, dtype: str, threads: int | None = None) -> "tuple[torch
     return chosen, precision
 
 
+def advise(upscaler: "Upscaler", dtype: str, megapixels: float) -> None:
+    """Say of a long job what would make it shorter, where the precision was not chosen."""
+    from dreamsr.engine import estimate
+
+    if dtype == "auto" and estimate.int8_pays(upscaler, megapixels):
+        console.say("this CPU has no bf16; --dtype int8 would take about half of the time, for less than .05 dB")
+
+
 def compiled(
     upscaler: "Upscaler", choice: "Choice", megapixels: float, manifest: "Manifest | None", dry: bool
 ) -> "Upscaler":

@@ -100,6 +100,7 @@ def upscale(
     folder = target if planning.is_job(sources) else None
     manifest = Manifest(folder) if folder else None
     megapixels = sum(task.megapixels for task in tasks)
+    setup.advise(upscaler, dtype, megapixels)
     upscaler = setup.compiled(upscaler, compile, megapixels, manifest, dry_run)
     sha256 = file_digest(file)
     made_by = describe(upscaler, hub.public_name(model), sha256) if provenance else None

@@ -80,8 +80,9 @@ class Conv3x3(nn.Conv2d):
         self.transformed = transform(self.weight) if self._suitable(self.weight) else None
 
     def _faster(self, x: Tensor) -> bool:
-        plain = self._suitable(self.weight) and self._suitable(x)
-        if not plain or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+        if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+            return False  # first of all: a compiler would break its graph at what follows
+        if not (self._suitable(self.weight) and self._suitable(x)):
             return False
         height, width = x.shape[2:]
         return _tiles(height) * _tiles(width) >= _FEW

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from dreamsr.core import int8
 from dreamsr.core.size import Size
 from dreamsr.engine.upscaler import WHOLE, Upscaler
 
@@ -18,6 +19,8 @@ _VALUES_A_TILE_PIXEL = 60
 """What the bundled networks hold at a time of the tiles of a call, in their precision."""
 _OUTPUT_BYTES = 12 + 3
 """Of a pixel of the output, before and after it is rounded."""
+_LONG = 100.0
+"""Megapixels of output times steps: some minutes in fp32 on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,13 @@ def estimate(upscaler: Upscaler, sizes: Sequence[Size]) -> Estimate:
     work = sum(_work(upscaler, size) for size in sizes) / _work(upscaler, middle)
     seconds = work * _seconds(upscaler, middle)
     return Estimate(tiles, seconds, _bytes(upscaler, by_pixels[-1]))
+
+
+def int8_pays(upscaler: Upscaler, megapixels: float) -> bool:
+    """Whether a job of fp32 on a CPU takes minutes that int8 would halve, at nearly the same picture."""
+    model = upscaler.model
+    slow = model.device.type == "cpu" and model.dtype == torch.float32 and megapixels * upscaler.steps > _LONG
+    return slow and int8.fast() and model.trouble_with_int8 is None
 
 
 def _bytes(upscaler: Upscaler, size: Size) -> int:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dreamsr.config import ModelConfig, SR3Config
 from dreamsr.core.denoiser import Denoiser
-from dreamsr.core.int8 import is_quantized, quantized
+from dreamsr.core.int8 import is_quantized, quantized, suits
 from dreamsr.core.networks import PatchUNet
 from dreamsr.core.process import Process
 from dreamsr.core.sr3 import SR3UNet
@@ -58,17 +58,22 @@ class Model:
     def device(self) -> torch.device:
         return next(self.network.parameters()).device
 
+    @property
+    def trouble_with_int8(self) -> str | None:
+        """Why 8 bits do not suit it; None if they do."""
+        if self.config.prediction == "eps":
+            return "predicts noise, and what int8 rounds would be magnified in the picture"
+        return None if suits(self.network) else "has no layers wide enough for int8"
+
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> "Model":
         """A copy for inference with the network on `device` in `dtype`; int8 is for CPUs.
 
         Raises UsageError for a model that int8 does not suit.
         """
-        if dtype == torch.int8 and self.config.prediction == "eps":
-            message = f"{self.config.name} predicts noise, and what int8 rounds would be magnified in the picture"
-            raise UsageError(message, "use --dtype fp32")
+        if dtype == torch.int8 and (trouble := self.trouble_with_int8):
+            raise UsageError(f"{self.config.name} {trouble}", "use --dtype fp32")
         network = _for_inference(self.network, device, torch.float32 if dtype == torch.int8 else dtype)
-        if dtype == torch.int8 and not is_quantized(quantized(network)):
-            raise UsageError(f"{self.config.name} has no layers wide enough for int8", "use --dtype fp32")
+        network = quantized(network) if dtype == torch.int8 else network
         # bf16 has the range of float32
         exact = _for_inference(self.network, device, torch.float32) if dtype == torch.float16 else None
         return replace(self, network=prepared(network), exact=exact and prepared(exact))
