@@ -1,7 +1,7 @@
 """What to do when a device runs out of memory: go on with less, or say what takes less."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
 
 import torch
@@ -39,31 +39,32 @@ class Frugal:
             remark = f"the device ran out of memory; from here on tiles of {tile}, {batch} at a time"
 
 
-def told(pictures: Iterator[T]) -> Iterator[T]:
-    """`pictures`, for which memory that runs out is a DreamSRError."""
-    try:
-        yield from pictures
-    except RuntimeError as error:
-        if not _is_memory(error):
-            raise
-        raise DreamSRError("the device has too little memory", _LESS) from error
-
-
 @contextmanager
-def enough_for(config: TrainConfig) -> Iterator[None]:
-    """Memory that runs out inside, while training, becomes a DreamSRError that tells what takes less."""
+def _explained(message: str, hint: str) -> Iterator[None]:
+    """A device that runs out of memory inside becomes a DreamSRError of this message; other errors pass."""
     try:
         yield
     except RuntimeError as error:
         if not _is_memory(error):
             raise
-        now, batch = config.micro_batches, config.batch
-        more = next((n for n in range(now + 1, batch + 1) if batch % n == 0), None)
-        hint = f"micro_batches={more}, which computes a batch in {more} parts" if more else "a smaller crop="
-        raise DreamSRError(
-            f"the device has too little memory for {batch // now} crops of {config.crop} pixels at a time",
-            f"start again with {hint}",
-        ) from error
+        raise DreamSRError(message, hint) from error
+
+
+def told(pictures: Iterator[T]) -> Iterator[T]:
+    """`pictures`, for which memory that runs out is a DreamSRError."""
+    with _explained("the device has too little memory", _LESS):
+        yield from pictures
+
+
+def enough_for(config: TrainConfig) -> AbstractContextManager[None]:
+    """Memory that runs out inside, while training, becomes a DreamSRError that tells what takes less."""
+    now, batch = config.micro_batches, config.batch
+    more = next((n for n in range(now + 1, batch + 1) if batch % n == 0), None)
+    hint = f"micro_batches={more}, which computes a batch in {more} parts" if more else "a smaller crop="
+    return _explained(
+        f"the device has too little memory for {batch // now} crops of {config.crop} pixels at a time",
+        f"start again with {hint}",
+    )
 
 
 def _is_memory(error: RuntimeError) -> bool:
