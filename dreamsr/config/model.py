@@ -41,7 +41,7 @@ class ModelConfig:
         require(not many, "model.smallest_scale", "none, as pairs have one scale", least)
 
     def with_tuned(self, grids: Iterable[TunedGrid] = ()) -> "ModelConfig":
-        """The same with these tuned grids in place of its own."""
+        """The same configuration with `grids` as its only tuned grids; none by default."""
         return replace(self, sampling=replace(self.sampling, tuned=tuple(grids)))
 
     @property

@@ -19,9 +19,11 @@ class TunedGrid:
     lambdas: tuple[float, ...]
     """Increasing; as many as there are steps."""
     noise_scale: float
+    """As that of SamplingConfig."""
     weights: str
     """Digest of the weights that it was tuned for; with others it is not used."""
     objective: str
+    """What was minimised: `lpips` or `psnr`."""
     data: str
     """The pictures it was tuned on, in words."""
 

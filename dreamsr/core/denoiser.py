@@ -27,10 +27,14 @@ class Condition:
     """What a network needs to know of the input, computed once a picture."""
 
     anchor: Tensor
+    """(B, 3, H, W) in [-1, 1]: the bicubic enlargement"""
     features: Tensor
+    """What `Network.encode` makes of it."""
     scale: Tensor
+    """(B,), or (1,) for all: output size / input size"""
 
     def detach(self) -> "Condition":
+        """The same for a pass whose gradient the encoder does not get."""
         return replace(self, features=self.features.detach())
 
 

@@ -14,25 +14,25 @@ import torch
 from torch import Tensor, nn
 
 LEAST = 64
-"""Channels in and out from which a convolution is replaced."""
+"""Least number of channels, in and out, of a convolution that is replaced."""
 _LARGEST_INPUT, _LEAST_SCALE = 255, 1e-30
 N = TypeVar("N", bound=nn.Module)
 
 
 def available() -> bool:
-    """Whether this build of torch has such convolutions: those for x86 have."""
+    """Whether this build of torch has convolutions in 8 bits, which are oneDNN's, for x86."""
     return platform.machine().lower() in ("x86_64", "amd64") and hasattr(torch.ops.onednn, "qconv_pointwise")
 
 
 def fast() -> bool:
-    """Whether it takes half of the time of fp32 here: where torch knows that the CPU has AVX512's VNNI."""
+    """Whether int8 takes half of the time of fp32 here: where torch knows that the CPU has AVX512's VNNI."""
     return available() and bool(torch.cpu._is_vnni_supported())
 
 
 def largest_weight() -> int:
-    """Of the whole numbers that stand for weights: 8 bits with AVX512's VNNI, else 7.
+    """Largest magnitude of a weight in whole numbers: 127 (8 bits) with AVX512's VNNI, else 63 (7 bits).
 
-    Without its instructions two products are added in 16 bits, which 7 bits never fill.
+    Without these instructions two products of a weight and an input are added in 16 bits, which 7 bits never overflow.
     """
     return 127 if fast() else 63
 
@@ -79,16 +79,17 @@ def quantized(network: N) -> N:
 
 
 def is_quantized(network: nn.Module) -> bool:
+    """Whether `quantized` has changed it."""
     return any(isinstance(module, Int8Conv2d) for module in network.modules())
 
 
 def suits(network: nn.Module) -> bool:
-    """Whether anything of it would be replaced."""
+    """Whether `quantized` would replace any of its convolutions."""
     return any(True for _ in _replaceable(network))
 
 
 def _replaceable(network: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Conv2d]]:
-    """The wide convolutions that are not the network's own, which are the first and the last; where and as what."""
+    """(module, name in it, convolution) of the wide ones in inner modules: the network's own are its first and last."""
     for module in network.modules():
         for name, conv in module.named_children() if module is not network else ():
             if isinstance(conv, nn.Conv2d) and conv.groups == 1 and min(conv.in_channels, conv.out_channels) >= LEAST:

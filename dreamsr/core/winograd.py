@@ -15,13 +15,13 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 LEAST = 64
-"""Channels in and out from which it is the faster way, on CPUs with AVX2."""
+"""Least number of channels, in and out, for which this is faster than a direct convolution, on CPUs with AVX2."""
 MOST_THREADS = 12
-"""Among which the 36 products of a piece are shared out nearly evenly; with more it is not measured."""
+"""Threads up to which this is used: they share the 36 products of a piece nearly evenly. More were not measured."""
 _TILES = 64
-"""In a piece, for every thread: about what a core's cache holds."""
+"""Tiles that are transformed at a time, a thread: about what a core's cache holds."""
 _FEW = 4
-"""Tiles of a picture from which on matrix products do not depend on how many more there are."""
+"""Least number of tiles in a picture: with fewer, the last bits of its matrix products depend on how many there are."""
 
 N = TypeVar("N", bound=nn.Module)
 

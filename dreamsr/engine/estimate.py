@@ -12,15 +12,15 @@ from dreamsr.core.size import Size
 from dreamsr.engine.upscaler import WHOLE, Upscaler
 
 _SIDE = 1024
-"""Of the largest picture that is measured, in pixels of the output."""
+"""Longest side of the picture whose time is measured, in pixels of the output."""
 _BYTES_A_PIXEL = 12 * 9
-"""Three float32 planes of what is solved in one piece: anchors, u, its estimates, noise; and features."""
+"""Memory of what is solved in one piece: nine float32 pictures, for anchors, u, estimates, noise and features."""
 _VALUES_A_TILE_PIXEL = 60
-"""What the bundled networks hold at a time of the tiles of a call, in their precision."""
+"""Values that the bundled networks hold at a time for a pixel of the tiles of a call, in their precision."""
 _OUTPUT_BYTES = 12 + 3
-"""Of a pixel of the output, before and after it is rounded."""
+"""Memory of a pixel of the output: three float32, and three bytes when it is rounded."""
 _LONG = 100.0
-"""Megapixels of output times steps: some minutes in fp32 on a CPU."""
+"""Megapixels of output times steps that take some minutes in fp32 on a CPU."""
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ class Case:
     hr: Tensor
     lr: Tensor | None = None
     scale: float | None = None
-    """What `lr` is reduced by."""
+    """Size of `hr` / size of `lr`."""
 
 
 class Contender(Protocol):
@@ -69,7 +69,7 @@ class Contender(Protocol):
         """All that its pictures depend on."""
 
     def __call__(self, case: Case) -> tuple[Tensor, dict[str, float]]:
-        """A picture as large as `case.hr`, and what it cost."""
+        """(picture as large as `case.hr`, what it cost: seconds and memory by their names in `measure.COLUMNS`)"""
 
 
 @dataclass(frozen=True)

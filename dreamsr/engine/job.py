@@ -26,8 +26,9 @@ from dreamsr.files.manifest import Manifest
 _BAG_BATCHES = 4
 """Full batches of tiles that a bag of small pictures may fill: the last one of them may be part empty."""
 _BAG_LENGTH = 64
+"""Pictures in a bag at most."""
 _AHEAD_PIXELS = 64_000_000
-"""What may wait between two stages of the pipeline, at 12 bytes a pixel."""
+"""Pixels that may wait between two stages of the pipeline, at 12 bytes each."""
 _POLL_SECONDS = 0.2
 LOW_AGREEMENT = 40.0
 """PSNR between a picture, reduced again, and its input below which there is a warning."""

@@ -60,17 +60,17 @@ class Batch:
     hr: Tensor
     """Crops (B, 3, H, W) in [-1, 1]."""
     anchor: Tensor
-    """What was left of them, enlarged: (B, 3, H, W)."""
+    """Bicubic enlargements (B, 3, H, W) of their low-resolution pictures."""
     scale: Tensor
-    """Their size / what was left of it, the same for all: (1,)."""
+    """(1,), the same for all: side of a crop / side of its low-resolution picture."""
     level: Tensor
     """(alpha, sigma), float64 (B, 2)."""
     eps: Tensor
     """Standard normal (B, 3, H, W)."""
     sampling_steps: int
-    """Of the samples, where the energy score asks for them."""
-    further: torch.Generator
-    """Of the noise of samples."""
+    """Steps of the samples that the energy score compares."""
+    generator: torch.Generator
+    """Draws the noise of these samples."""
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -206,7 +206,7 @@ def _sample(denoiser: Denoiser, condition: Condition, batch: Batch, plan: Schedu
     """What the model's own sampling makes of the batch."""
 
     def noise(_: int = 0) -> Tensor:
-        return torch.randn(batch.hr.shape, generator=batch.further, device=batch.hr.device)
+        return torch.randn(batch.hr.shape, generator=batch.generator, device=batch.hr.device)
 
     start = noise().mul_(plan.noise_scale * float(plan.levels[0, 1]))
     return scoring.sample(denoiser, start, plan.levels, plan.sampler, condition, noise)
@@ -227,12 +227,11 @@ def draw_batch(
     anchor = bicubic(lr, (config.crop, config.crop))
     uniform = torch.rand(2, size, generator=dataset.generator(config.seed + 1, number), dtype=torch.float64)
     level = process.draw(uniform[0], uniform[1] < config.first_level, config.levels)
-    generator = dataset.generator(config.seed + 2, number, device)
-    eps = torch.randn(hr.shape, generator=generator, device=device)
-    further = dataset.generator(config.seed + 6, number, device)
+    eps = torch.randn(hr.shape, generator=dataset.generator(config.seed + 2, number, device), device=device)
+    generator = dataset.generator(config.seed + 6, number, device)
     scale = torch.full((1,), config.crop / side, device=device)
     steps = draw_steps(config, number // config.micro_batches)  # GPUs that share a batch take equally long
-    return Batch(hr, anchor, scale, level, eps, steps, further)
+    return Batch(hr, anchor, scale, level, eps, steps, generator)
 
 
 def draw_scale(config: TrainConfig, number: int) -> float:

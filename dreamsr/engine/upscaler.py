@@ -25,11 +25,11 @@ from dreamsr.files.checkpoint import Model
 HALO = 48
 """Pixels of the output that a tile sees around what is kept of it, on every side."""
 WIDE_HALO = 96
-"""Of models for everyday pictures, which look further to tell texture from noise."""
+"""The halo of models for everyday pictures, which look further to tell texture from noise."""
 WIDE_TILE = 1024
 """Side from which on a tile has room for a wide halo."""
 OVERLAP = 8
-"""The share, one in so many, that tiles of a network of fixed size overlap by: as in the papers' tests on DIV2K."""
+"""Tiles of a network of fixed size overlap by 1 / OVERLAP of their side, as in the papers' tests on DIV2K."""
 WHOLE = 4096
 """Longest side of a picture that is solved in one piece, in output pixels."""
 BLOCK = 2752
@@ -78,6 +78,7 @@ class Upscaler:
 
     @property
     def tiling(self) -> Tiling:
+        """What the settings ask for, else what suits the device; a network of fixed size has tiles of that size."""
         own, usual = self.settings, tiling(self.model.device)
         if fixed := self.model.network.fixed_size:
             usual = replace(usual, tile=fixed, static=True)

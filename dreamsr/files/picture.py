@@ -32,6 +32,7 @@ class Picture:
     """Stored with one colour channel, and written so."""
     metadata: Metadata = field(default_factory=Metadata)
     lossless: bool = True
+    """Read from a lossless file, and written as one where the format has the choice."""
     depth: int = 8
     """Bits of a channel: 8 or 16."""
     remarks: tuple[str, ...] = ()
