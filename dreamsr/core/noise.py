@@ -16,18 +16,16 @@ def normal(
     key: tuple[int, int, int],
     size: tuple[int, int],
     origin: tuple[int, int] = (0, 0),
-    *,
-    channels: int = 3,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Standard normal float32 (channels, *size) at absolute pixel `origin` = (y, x), which may be negative.
+    """Standard normal float32 (3, *size) at absolute pixel `origin` = (y, x), which may be negative.
 
     key: (seed, sample, step).
     """
     (y0, x0), (height, width) = origin, size
     pairs = torch.arange(x0 >> 1, ((x0 + width - 1) >> 1) + 1, device=device, dtype=torch.int32)
     rows = torch.arange(y0, y0 + height, device=device, dtype=torch.int32)
-    planes = torch.arange(channels, device=device, dtype=torch.int32)
+    planes = torch.arange(3, device=device, dtype=torch.int32)
     h = _hash(planes ^ _signed(_hash_key(key)))
     h = _hash(h[:, None] ^ rows)
     h = _hash(h[..., None] ^ pairs)

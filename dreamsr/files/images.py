@@ -16,7 +16,7 @@ from torch import Tensor
 from dreamsr.errors import ImageError, UsageError
 from dreamsr.files import heif
 from dreamsr.files.atomic import atomic
-from dreamsr.files.decode import KINDS, MAX_PIXELS, Header, probe, read
+from dreamsr.files.decode import KINDS, Header, probe, read
 from dreamsr.files.encode import FORMATS, QUALITY, obstacle, write
 from dreamsr.files.metadata import Metadata
 from dreamsr.files.picture import Picture, bled, enlarged, resize, to_bytes, to_pil, to_unit
@@ -25,7 +25,6 @@ from dreamsr.files.provenance import Provenance
 __all__ = [
     "FORMATS",
     "KINDS",
-    "MAX_PIXELS",
     "QUALITY",
     "SUFFIXES",
     "Header",
@@ -83,15 +82,14 @@ def magnified(color: Tensor, box: tuple[float, float, float, float], size: tuple
     return to_unit(torch.from_numpy(np.asarray(part).copy()).permute(2, 0, 1))
 
 
-def find(root: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Path]:
+def find(root: Path) -> list[Path]:
     """Picture files below `root` (or `root` itself), sorted; nothing hidden, and nothing in linked folders."""
     if root.is_file():
         return [root]
     if not root.is_dir():
         what = "is neither a file nor a folder" if root.exists() else "does not exist"
         raise UsageError(f"{root} {what}", "give a picture or a folder of pictures")
-    wanted = tuple(suffixes)
-    return sorted(path for path in _visible(root) if path.suffix.lower() in wanted and path.is_file())
+    return sorted(path for path in _visible(root) if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
 def others(root: Path) -> Counter[str]:
