@@ -11,7 +11,7 @@ from torch import Tensor
 from dreamsr.config import Grid, Prediction, ProcessConfig
 from dreamsr.core.denoiser import Denoiser
 from dreamsr.core.process import Process, level
-from dreamsr.core.sampling import SAMPLERS, Sampler, ddim_variance, solve
+from dreamsr.core.sampling import SAMPLERS, Sampler, ddpm_variance, solve
 
 # not imported by its name, or mypy would read all of it
 diffusers: Any = importlib.import_module("diffusers")
@@ -58,7 +58,7 @@ CASES = {
     "2M, v": Case("DPMSolverMultistep", SAMPLERS["dpmpp-2m"], {}, "v"),
     "2M, flow": Case("DPMSolverMultistep", SAMPLERS["dpmpp-2m"], FLOW, "flow"),
     "2M SDE": Case("DPMSolverMultistep", SAMPLERS["dpmpp-2m-sde"], SDE),
-    "2M SDE, exact": Case("DPMSolverMultistep", Sampler(2, variance=ddim_variance(1.0)), SDE | {"solver_type": "heun"}),
+    "2M SDE, exact": Case("DPMSolverMultistep", Sampler(2, variance=ddpm_variance), SDE | {"solver_type": "heun"}),
     "DEIS 2": Case("DEISMultistep", Sampler(2, form="eps"), FULL | {"solver_order": 2}),
     # its weights are small differences of large antiderivatives
     "DEIS 3": Case("DEISMultistep", SAMPLERS["deis"], FULL | {"solver_order": 3}, "eps", 1e-4),

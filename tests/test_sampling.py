@@ -12,7 +12,7 @@ from torch import Tensor
 from dreamsr.config import ProcessConfig, SamplerName
 from dreamsr.core import sampling
 from dreamsr.core.process import Process, level
-from dreamsr.core.sampling import SAMPLERS, Sampler, Step, ddim_variance, solve
+from dreamsr.core.sampling import SAMPLERS, Sampler, Step, ddpm_variance, solve
 
 COSINE = Process(ProcessConfig())
 
@@ -123,7 +123,7 @@ def test_ancestral_step_is_the_textbook_posterior(rows: tuple[int, int]) -> None
     levels = level(process.table)[list(rows)]
     generator = torch.Generator().manual_seed(3)
     u, u_0, z = torch.randn(3, 4, 10, generator=generator, dtype=torch.float64)
-    step = last(solve(lambda *_: u_0, u, levels, Sampler(variance=ddim_variance(1.0)), lambda _: z))
+    step = last(solve(lambda *_: u_0, u, levels, Sampler(variance=ddpm_variance), lambda _: z))
     abar, abar_next = (float(a**2) for a, _ in levels)
     mean, variance = ddpm_posterior(u, u_0, abar, abar_next)
     torch.testing.assert_close(step.u, mean + variance**0.5 * z, rtol=0, atol=1e-9)
@@ -138,7 +138,7 @@ def test_the_posterior_at_t_1_is_the_estimate() -> None:
         raise AssertionError("noise was drawn")
 
     rows = sr3.levels_at(sr3.table[:1])
-    step = last(solve(lambda *_: u_0, u, rows, Sampler(variance=ddim_variance(1.0)), noise))
+    step = last(solve(lambda *_: u_0, u, rows, Sampler(variance=ddpm_variance), noise))
     assert torch.equal(step.u, u_0)
 
 
@@ -152,18 +152,18 @@ def test_order_2_with_noise_is_exact_where_the_estimate_is_linear_in_lambda() ->
     def denoise(_: Tensor, row: Tensor) -> Tensor:
         return torch.log(row[0] / row[1])[None]
 
-    steps = list(solve(denoise, u, rows, Sampler(2, variance=ddim_variance(1.0)), lambda _: zero))
+    steps = list(solve(denoise, u, rows, Sampler(2, variance=ddpm_variance), lambda _: zero))
     h = lam[2] - lam[1]
     kept = rows[2, 1] / rows[1, 1] * torch.exp(-h) * steps[0].u
     exact = kept + rows[2, 0] * ((lam[2] - 0.5) - torch.exp(-2 * h) * (lam[1] - 0.5))
     torch.testing.assert_close(steps[1].u, exact)
 
 
-def test_eta_0_is_the_ode() -> None:
+def test_a_variance_of_0_is_the_ode() -> None:
     u, u_0 = torch.randn(2, 4, 10, dtype=torch.float64)
     levels = COSINE.levels(3)
     silent = last(solve(lambda *_: u_0, u, levels, Sampler()))
-    zero = last(solve(lambda *_: u_0, u, levels, Sampler(variance=ddim_variance(0.0))))
+    zero = last(solve(lambda *_: u_0, u, levels, Sampler(variance=lambda *_: 0.0)))
     assert torch.equal(silent.u, zero.u)
 
 
@@ -199,7 +199,7 @@ def test_stochastic_sampling_keeps_the_variance_of_the_data() -> None:
     # the bias of the ancestral step is of first order: about 1 % here
     rows = lambda_rows(-5, 4, 800)
     denoise = gaussian(torch.zeros(1, dtype=torch.float64), variance)
-    end = last(solve(denoise, draw(0), rows, Sampler(variance=ddim_variance(1.0)), draw))
+    end = last(solve(denoise, draw(0), rows, Sampler(variance=ddpm_variance), draw))
     a, s = rows[-1]
     expected = float(a**2 * variance + s**2)
     assert float(end.u.var()) == pytest.approx(expected, rel=0.02)
@@ -227,7 +227,7 @@ def test_every_step_has_noise_of_its_own() -> None:
         asked.append(i)
         return torch.zeros(3)
 
-    last(solve(lambda u, _: u, torch.zeros(3), COSINE.levels(4), Sampler(variance=ddim_variance(1.0)), noise))
+    last(solve(lambda u, _: u, torch.zeros(3), COSINE.levels(4), Sampler(variance=ddpm_variance), noise))
     assert asked == [0, 1, 2]
 
 

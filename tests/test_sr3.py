@@ -98,7 +98,7 @@ def test_the_published_sampler_is_ddpm_on_the_grid_of_time() -> None:
     for t in (1, 10, 999, 1999):
         now, then = (tuple(rows[1999 - i].tolist()) for i in (t, t - 1))
         variance = betas[t] * (1 - abar[t - 1]) / (1 - abar[t])
-        v2 = sampling.ddim_variance(1.0)(cast(Any, now), cast(Any, then))
+        v2 = sampling.ddpm_variance(cast(Any, now), cast(Any, then))
         assert v2 == pytest.approx(float(variance), rel=1e-7)
         u, u_0 = torch.tensor([0.7, 0.0], dtype=torch.float64), torch.tensor([0.0, -0.4], dtype=torch.float64)
         mean = betas[t] * abar[t - 1].sqrt() / (1 - abar[t]) * u_0

@@ -62,15 +62,10 @@ class Sampler:
         return 1 if self.order == 1 else self.order + 1
 
 
-def ddim_variance(eta: float) -> Variance:
-    """DDIM's eta: v^2 = eta^2 s_n^2 (1 - e^(-2h)); eta = 1 is DDPM's posterior variance."""
-
-    def variance(now: Level, then: Level) -> float:
-        (a, s), (a_n, s_n) = now, then
-        ratio = a * s_n / (a_n * s)
-        return eta**2 * s_n**2 * (1 - ratio**2)
-
-    return variance
+def ddpm_variance(now: Level, then: Level) -> float:
+    """DDPM's posterior, which is DDIM with eta = 1: v^2 = s_n^2 (1 - e^(-2h))."""
+    (a, s), (a_n, s_n) = now, then
+    return s_n**2 * (1 - (a * s_n / (a_n * s)) ** 2)
 
 
 def resshift_variance(now: Level, then: Level) -> float:
@@ -80,9 +75,9 @@ def resshift_variance(now: Level, then: Level) -> float:
 
 SAMPLERS: dict[SamplerName, Sampler] = {
     "ddim": Sampler(),
-    "ddpm": Sampler(variance=ddim_variance(1.0)),
+    "ddpm": Sampler(variance=ddpm_variance),
     "dpmpp-2m": Sampler(2, midpoint=True),
-    "dpmpp-2m-sde": Sampler(2, midpoint=True, variance=ddim_variance(1.0)),
+    "dpmpp-2m-sde": Sampler(2, midpoint=True, variance=ddpm_variance),
     "dpmpp-3m": Sampler(3),
     "deis": Sampler(3, form="eps"),
     "unipc": Sampler(2, midpoint=True, corrector=True),
