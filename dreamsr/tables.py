@@ -47,7 +47,7 @@ def known_keys(cls: type, prefix: str = "") -> list[str]:
 
 def apply_overrides(cls: type, data: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """Lay `dotted.key=value` over nested dicts of `cls`; values as in TOML, bare words are text."""
-    result = {k: dict(v) if isinstance(v, Mapping) else v for k, v in data.items()}
+    result = dict(data)
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals:

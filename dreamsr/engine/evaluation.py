@@ -85,7 +85,7 @@ def tables(evaluation: Evaluation) -> list[Table]:
 
 
 def _table(corner: str, lines: Mapping[str, Means]) -> Table:
-    keys = list(dict.fromkeys(key for means in lines.values() for key in means))
+    keys = _keys(lines.values())
     rows = [[name, *(cell(key, means.get(key)) for key in keys)] for name, means in lines.items()]
     return Table([corner, *keys], rows)
 

@@ -1,7 +1,7 @@
 """Means over pictures, what is known of them, and paired differences."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,14 +51,13 @@ def _interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
 
 def means(rows: Sequence[Row]) -> dict[str, Means]:
     """Means of every method, in order of appearance; of the peak memory the largest."""
-    summaries: dict[str, Callable[[list[float]], Mean]] = {"peak_mib": _largest}
     return {
-        method: {key: summaries.get(key, mean)(list(values.values())) for key, values in scores.items()}
+        method: {key: (_largest if key == "peak_mib" else mean)(values.values()) for key, values in scores.items()}
         for method, scores in _columns(rows).items()
     }
 
 
-def _largest(values: list[float]) -> Mean:
+def _largest(values: Collection[float]) -> Mean:
     return Mean(max(values), math.nan, math.nan, len(values))
 
 

@@ -33,14 +33,10 @@ def variants(settings: Settings, steps: Sequence[int] | None, texts: Sequence[st
     axes = parse(texts)
     if "steps" in axes and steps:
         raise UsageError("steps are given by --steps and by --sweep", "leave one out")
-    if "steps" not in axes and (steps or not has_levels(axes)):
+    levels = any(grid not in _GRIDS for grid in axes.get("grid", ()))  # which say how many steps there are
+    if "steps" not in axes and (steps or not levels):
         axes = {"steps": list(steps or (1, 4)), **axes}
     return combinations(settings, axes)
-
-
-def has_levels(axes: Mapping[str, Sequence[Any]]) -> bool:
-    """Whether a grid of levels is among the values, which says how many steps there are."""
-    return any(grid not in _GRIDS for grid in axes.get("grid", ()))
 
 
 def _split(key: str, values: str) -> list[str]:
