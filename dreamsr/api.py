@@ -23,7 +23,9 @@ from dreamsr.files.images import Picture
 from dreamsr.tables import from_dict
 
 
-class _Sampling(TypedDict, total=False):
+class Options(TypedDict, total=False):
+    """What may be asked of a picture; what is left out comes from the model."""
+
     steps: int
     """Sampling steps, at least 1."""
     sampler: str
@@ -38,10 +40,6 @@ class _Sampling(TypedDict, total=False):
     """Of the noise (default: 0)."""
     tile: int
     """Largest side of a tile in output pixels."""
-
-
-class Options(_Sampling, total=False):
-    """What may be asked of a picture; what is left out comes from the model."""
 
     grid: str | Sequence[float]
     """Spacing of the noise levels by name, as `dreamsr upscale --grid` takes it, or the levels themselves."""

@@ -8,7 +8,6 @@ import typer
 
 from dreamsr.cli import console
 from dreamsr.errors import UsageError
-from dreamsr.files.hub import DEFAULT_MODEL
 
 
 def html(path: Path | None) -> Path | None:
@@ -170,7 +169,6 @@ Quiet = Annotated[
         help="Say only what went wrong: warnings, failures, errors.",
     ),
 ]
-DEFAULT = DEFAULT_MODEL
 
 
 def seconds(text: str) -> float:

@@ -11,6 +11,7 @@ from dreamsr.cli.report import Report
 from dreamsr.engine.outputs import Naming, Sizing
 from dreamsr.engine.ranks import Ranks
 from dreamsr.errors import UsageError
+from dreamsr.files.hub import DEFAULT_MODEL
 from dreamsr.words import counted
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def upscale(
         typer.Argument(metavar="IN|OUT", help="Pictures and folders (trees are kept), then a file or folder for them."),
     ],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="OUT; then all arguments are IN.")] = None,
-    model: options.Model = options.DEFAULT,
+    model: options.Model = DEFAULT_MODEL,
     steps: Annotated[int | None, typer.Option(help="Sampling steps (default: the model's)")] = None,
     sampler: options.Sampler = "auto",
     grid: options.Grid = "auto",
