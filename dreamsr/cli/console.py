@@ -5,7 +5,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -164,10 +164,8 @@ def _pace(worked: float, left: float, unit: str, seconds: float) -> str:
     return f"{worked / seconds:.2f} {unit}/s, {duration(left * seconds / worked)} left" if worked else ""
 
 
-class Board(Protocol):
-    """Show the latest values."""
-
-    def __call__(self, values: Mapping[str, str]) -> None: ...
+Board = Callable[[Mapping[str, str]], None]
+"""Show the latest values, by name."""
 
 
 @contextmanager

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from dreamsr.engine import trainer
-    from dreamsr.files.checkpoint import Model
 
 
 def train(
@@ -64,13 +63,14 @@ def train(
     """
     from dreamsr.engine import compilation, recipe, runs, trainer
     from dreamsr.engine.device import dtype_name
+    from dreamsr.files import checkpoint, hub
     from dreamsr.files.paths import own_name
 
     ranks = Ranks.from_environment()
     if ranks.rank:
         console.hush()
     limit = options.seconds(stop_after) if stop_after else None
-    start = _load(init) if init else None
+    start = checkpoint.load_model(hub.resolve(init)) if init else None
     if resume:
         if init or config:
             raise UsageError(
@@ -97,12 +97,6 @@ def train(
         console.say("the network is compiled at the first step, which takes a minute or two")
     with Stopper(limit, alone=ranks.world == 1) as stop, compilation.explained():
         _show(trainer.fit(run, out, *chosen, start=start, stop=stop, ranks=ranks), run.config, stop.listen)
-
-
-def _load(name: str) -> "Model":
-    from dreamsr.files import checkpoint, hub
-
-    return checkpoint.load_model(hub.resolve(name))
 
 
 class Stopper:
