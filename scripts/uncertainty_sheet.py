@@ -10,6 +10,7 @@ from torch import Tensor
 from dreamsr.data.degrade import degrade
 from dreamsr.engine.device import choose_device, choose_dtype
 from dreamsr.engine.schedule import Settings
+from dreamsr.engine.sources import crop_to_multiple
 from dreamsr.engine.upscaler import Upscaler
 from dreamsr.files import checkpoint, hub, images, uncertainty
 
@@ -37,9 +38,9 @@ def main() -> None:
 def row(upscaler: Upscaler, name: str, corner: tuple[int, int]) -> list[Tensor]:
     """A detail: the original, the mean, and the coloured deviation as `--uncertainty` writes it."""
     top, left = corner
-    hr = photo(name)[:, top : top + SIDE, left : left + SIDE]
-    hr = hr[:, : hr.shape[1] // 4 * 4, : hr.shape[2] // 4 * 4]
-    (made,) = upscaler.enlarge([degrade(hr[None], upscaler.model.config.scale)[0]])
+    scale = upscaler.model.config.scale
+    hr = crop_to_multiple(photo(name)[:, top : top + SIDE, left : left + SIDE], scale)
+    (made,) = upscaler.enlarge([degrade(hr[None], scale)[0]])
     assert made.deviation is not None
     with tempfile.TemporaryDirectory() as folder:
         numbers, preview = Path(folder, "a.png"), Path(folder, "b.png")
