@@ -141,15 +141,6 @@ def test_gray_alpha_orientation(program: Program, tiny_file: Path, tmp_path: Pat
     assert turned.getexif()[0x0112] == 1
 
 
-@pytest.mark.parametrize(
-    ("scale", "size"), [("4", (120, 80)), ("2", (60, 40)), ("1.5", (45, 30)), ("3.3", (99, 66)), ("1", (30, 20))]
-)
-def test_scale(scale: str, size: tuple[int, int], program: Program, tiny_file: Path, tmp_path: Path) -> None:
-    small(tmp_path / "a.png")
-    assert program("upscale", "a.png", "out.png", "-s", scale, "-m", tiny_file, "--steps", 1)[0] == 0
-    assert load("out.png").size == size
-
-
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (7, 3)])
 def test_tiny_pictures(size: tuple[int, int], program: Program, tiny_file: Path, tmp_path: Path) -> None:
     small(tmp_path / "a.png", torch.rand(3, *size) * 2 - 1)

@@ -594,6 +594,11 @@ def test_the_summary_repeats_all_failures_and_some_warnings(program: Program, ti
 @pytest.mark.parametrize(
     ("words", "size"),
     [
+        (("-s", 4), (120, 80)),
+        (("-s", 2), (60, 40)),
+        (("-s", 1.5), (45, 30)),
+        (("-s", 3.3), (99, 66)),
+        (("-s", 1), (30, 20)),
         (("--max-side", 50), (50, 33)),
         (("--width", 60), (60, 40)),
         (("--height", 30), (45, 30)),
