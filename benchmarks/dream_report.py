@@ -5,12 +5,12 @@ from pathlib import Path
 from statistics import mean
 
 import dream_figures
+import pages
 from dream_cost import Cost
 from dream_discrepancy import Gap
 from dream_findings import Group, difference, speedup, values
 from dream_runs import EQUAL_TIME, HALF, LAST, POINTS
 from dream_scores import FEW, MEASURES, MOST, WATCHED, Score
-from solvers import replace_between_marks
 
 from dreamsr.engine.measure import COLUMNS
 from dreamsr.engine.statistics import Mean
@@ -33,7 +33,7 @@ def write(page: Path, scores: Sequence[Score], gaps: Sequence[Gap], costs: Seque
     dream_figures.discrepancy(gaps, figures / "dream-discrepancy.svg")
     parts = [cost(seconds), differences(scores), convergence(scores, seconds), fewer_steps(scores), exponents(scores)]
     parts.append(discrepancy(gaps))
-    page.write_text(replace_between_marks(page.read_text(), MARK, "\n\n".join(parts)))
+    pages.replace(page, MARK, "\n\n".join(parts))
 
 
 def cost(seconds: Mapping[str, float]) -> str:
@@ -52,7 +52,7 @@ def differences(scores: Sequence[Score]) -> str:
         for steps in counts
     ]
     text = f"p = 1 after {LAST} steps of training, less plain after {LAST} (equal steps) or {EQUAL_TIME} (equal time):"
-    return f"{text}\n\n" + _table(["training", "sampling steps", *TITLES], lines)
+    return f"{text}\n\n" + pages.table(["training", "sampling steps", *TITLES], lines)
 
 
 def convergence(scores: Sequence[Score], seconds: Mapping[str, float]) -> str:
@@ -66,7 +66,7 @@ def convergence(scores: Sequence[Score], seconds: Mapping[str, float]) -> str:
     ]
     text = f"How many times less training p = 1 needs to be as good as plain after {LAST} steps (0: it never is), in "
     text += f"{WATCHED} steps of sampling:"
-    return f"{text}\n\n" + _table(["training, in", *TITLES], lines)
+    return f"{text}\n\n" + pages.table(["training, in", *TITLES], lines)
 
 
 def _scaled(known: Mean, factor: float) -> Mean:
@@ -77,7 +77,7 @@ def fewer_steps(scores: Sequence[Score]) -> str:
     """p = 1 in few steps of sampling less plain in many."""
     lines = [[str(steps), *_differences(scores, Group(*DREAM, steps), Group(*LONGER, MOST))] for steps in (*FEW, MOST)]
     text = f"p = 1 in few steps of sampling, less plain ({EQUAL_TIME} steps of training) in {MOST}:"
-    return f"{text}\n\n" + _table(["sampling steps of p = 1", *TITLES], lines)
+    return f"{text}\n\n" + pages.table(["sampling steps of p = 1", *TITLES], lines)
 
 
 def exponents(scores: Sequence[Score]) -> str:
@@ -85,7 +85,7 @@ def exponents(scores: Sequence[Score]) -> str:
     first = [score for score in scores if score.seed == 0]
     lines = [[method, *(_means(first, Group(method, HALF, steps)) for steps in FEW)] for method in EXPONENTS]
     text = f"The exponents, seed 0, {HALF} steps of training; {' / '.join(TITLES)}:"
-    return f"{text}\n\n" + _table(["", *(counted(steps, "step") for steps in FEW)], lines)
+    return f"{text}\n\n" + pages.table(["", *(counted(steps, "step") for steps in FEW)], lines)
 
 
 def discrepancy(gaps: Sequence[Gap]) -> str:
@@ -96,7 +96,7 @@ def discrepancy(gaps: Sequence[Gap]) -> str:
         for method in (PLAIN[0], DREAM[0])
     ]
     text = "Error of the estimate in levels of 8 bits, at u_t made from the picture / at u_t as sampling makes it:"
-    return f"{text}\n\n" + _table(["", *(f"lambda = {lam:g}" for lam in lambdas)], lines)
+    return f"{text}\n\n" + pages.table(["", *(f"lambda = {lam:g}" for lam in lambdas)], lines)
 
 
 def _errors(gaps: Sequence[Gap]) -> str:
@@ -113,8 +113,3 @@ def _differences(scores: Sequence[Score], group: Group, reference: Group) -> lis
 
 def _interval(known: Mean, digits: int, sign: str = "") -> str:
     return f"{known.value:{sign}.{digits}f} ({known.low:{sign}.{digits}f}..{known.high:{sign}.{digits}f})"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+import pages
 import torch
 from oracles import gaussian, gaussian_flow, two_modes
 from torch import Tensor
@@ -65,22 +66,12 @@ def order(errors: Sequence[float]) -> float:
 
 def table() -> str:
     """Markdown."""
-    lines = [
-        "| sampler | " + " | ".join(f"N = {n}" for n in STEPS) + " | order | order, two modes |",
-        "|---" * (len(STEPS) + 3) + "|",
-    ]
+    rows = []
     for name, sampler in ROWS.items():
         errors = gaussian_errors(sampler, STEPS)
         orders = order(errors[2:]), order(two_mode_errors(sampler, (160, 640)))
-        cells = [*(f"{e:.1e}" for e in errors), *(f"{o:.2f}" for o in orders)]
-        lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def replace_between_marks(text: str, mark: str, block: str) -> str:
-    """`text` with `block` between the two lines that are `mark`."""
-    before, _, after = text.split(mark)
-    return f"{before}{mark}\n\n{block}\n\n{mark}{after}"
+        rows.append([f"`{name}`", *(f"{e:.1e}" for e in errors), *(f"{o:.2f}" for o in orders)])
+    return pages.table(["sampler", *(f"N = {n}" for n in STEPS), "order", "order, two modes"], rows)
 
 
 def _end(denoise: Denoise, u: Tensor, lambdas: tuple[float, float], steps: int, sampler: Sampler) -> Tensor:
@@ -94,5 +85,4 @@ def _rms(error: Tensor) -> float:
 
 
 if __name__ == "__main__":
-    page = Path(sys.argv[1])
-    page.write_text(replace_between_marks(page.read_text(), MARK, table()))
+    pages.replace(Path(sys.argv[1]), MARK, table())

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-from solvers import replace_between_marks
+import pages
 
 from dreamsr.config import ModelConfig
 from dreamsr.engine.device import choose_device, choose_dtype
@@ -59,7 +59,7 @@ def main() -> None:
     model = checkpoint.load_model(hub.resolve(options.model)).to(device, choose_dtype(device, options.dtype))
     found = measured(model, options.data)
     draw(found, options.page.parent / "images" / "steps.svg")
-    options.page.write_text(replace_between_marks(options.page.read_text(), MARK, table(found)))
+    pages.replace(options.page, MARK, table(found))
 
 
 def measured(model: checkpoint.Model, data: Path) -> dict[tuple[str, int], dict[str, float]]:
@@ -100,12 +100,10 @@ def table(found: dict[tuple[str, int], dict[str, float]]) -> str:
         scores = found.get((name, steps))
         return f"{scores['psnr_y']:.2f} / {scores['lpips']:.3f}".replace(" 0.", " .") if scores else ""
 
-    header = " | ".join(counted(steps, "step") for steps in STEPS)
-    lines = [f"| PSNR-Y / LPIPS | {header} |", "|---" * (len(STEPS) + 1) + "|"]
-    lines += [f"| {way.name} | " + " | ".join(cell(way.name, n) for n in STEPS) + " |" for way in WAYS]
+    rows = [[way.name, *(cell(way.name, n) for n in STEPS)] for way in WAYS]
     seconds = [min(scores["s_per_mp"] for (_, n), scores in found.items() if n == steps) for steps in STEPS]
-    lines.append("| seconds per output megapixel | " + " | ".join(f"{s:.1f}" for s in seconds) + " |")
-    return "\n".join(lines)
+    rows.append(["seconds per output megapixel", *(f"{s:.1f}" for s in seconds)])
+    return pages.table(["PSNR-Y / LPIPS", *(counted(steps, "step") for steps in STEPS)], rows)
 
 
 def draw(found: dict[tuple[str, int], dict[str, float]], path: Path) -> None:

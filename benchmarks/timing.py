@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import pages
 import torch
 
 Case = Callable[[], object]
@@ -74,6 +75,5 @@ def processor() -> str:
 
 def to_markdown(table: Table) -> str:
     """The section as Markdown."""
-    lines = [table.header, ["---"] * len(table.header), *table.rows]
-    body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    body = pages.table(table.header, table.rows)
     return f"## {table.title}\n\n{textwrap.fill(table.text, 140)}\n\n{body}\n"

@@ -16,12 +16,12 @@ from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
 
+import pages
 import records
 import torch
 from dream_cost import step
 from dream_runs import CPU
 from sections import flops
-from solvers import replace_between_marks
 from timing import interleaved
 
 from dreamsr.config import TrainConfig
@@ -165,15 +165,15 @@ def with_noise(model: Model, scale: float) -> Model:
 
 def table(results: Sequence[Result]) -> str:
     """Markdown."""
-    header = "| trial | steps | params, M | kFLOP a pixel, 1 / 4 steps | 1 step | 4 steps | noise scale |"
-    lines = [header, "|---" * 7 + "|"]
+    rows = []
     for r in results:
         cost = f"{r.flops_1 / 1e3:.0f} / {r.flops_4 / 1e3:.0f}"
-        few = " | ".join(_pair(*pair) for pair in ((r.psnr_1, r.lpips_1), (r.psnr_4, r.lpips_4)))
-        lines.append(
-            f"| {r.group}: {r.name} | {r.steps} | {r.parameters / 1e6:.2f} | {cost} | {few} | {r.noise_scale:g} |"
+        few = _pair(r.psnr_1, r.lpips_1), _pair(r.psnr_4, r.lpips_4)
+        rows.append(
+            [f"{r.group}: {r.name}", str(r.steps), f"{r.parameters / 1e6:.2f}", cost, *few, f"{r.noise_scale:g}"]
         )
-    return "\n".join(lines)
+    header = ["trial", "steps", "params, M", "kFLOP a pixel, 1 / 4 steps", "1 step", "4 steps", "noise scale"]
+    return pages.table(header, rows)
 
 
 def _pair(psnr: float, lpips: float) -> str:
@@ -181,7 +181,7 @@ def _pair(psnr: float, lpips: float) -> str:
 
 
 def report() -> None:
-    PAGE.write_text(replace_between_marks(PAGE.read_text(), MARK, table(records.read(Result, FOUND))))
+    pages.replace(PAGE, MARK, table(records.read(Result, FOUND)))
 
 
 def follow(groups: Collection[str], steps: int, data: Path, measure: Measure) -> None:
