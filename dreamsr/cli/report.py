@@ -23,7 +23,7 @@ _MOST = 20
 
 
 class Report:
-    """Counts results as they come; `as_json` puts one object a file on stdout, and one of the whole.
+    """Shows results as they come; `as_json` puts one object a file on stdout, and one of the whole.
 
     page: where an HTML page is written at the end.
     """
@@ -31,16 +31,11 @@ class Report:
     def __init__(self, tasks: "Sequence[Task]", as_json: bool = False, page: Path | None = None) -> None:
         self._tasks, self._json, self._page = tasks, as_json, page
         self._results: list[Result] = []
-        self._counts = Counter[str]()
-        self._elsewhere = 0
-        self._again = Counter[str]()
-        self._remarks: list[tuple[str, str, str]] = []
-        self._megapixels = 0.0
         self._start = time.monotonic()
 
     @property
     def failed(self) -> bool:
-        return self._counts["failed"] > 0
+        return any(result.status == "failed" for result in self._results)
 
     def follow(self, results: "Iterable[Result]") -> None:
         """Show every result as it comes."""
@@ -48,7 +43,7 @@ class Report:
         total = sum(task.megapixels for task in self._tasks)
         with console.progress(len(self._tasks), "MP", total, self._tasks[0].input) as advance:
             for result in results:
-                self._count(result)
+                self._results.append(result)
                 del waiting[result.task.output]
                 current = next(iter(waiting.values()), result.task).input
                 idle = result.status != "done"
@@ -59,34 +54,45 @@ class Report:
 
     def summary(self) -> None:
         """Counts, speed, and once more every failure and the first warnings."""
-        seconds = time.monotonic() - self._start
-        if self._remarks:
-            failures = [remark for remark in self._remarks if remark[0] == "failed"]
-            warnings = [remark for remark in self._remarks if remark[0] != "failed"]
-            console.list_up("to look at", [*failures, *warnings[:_MOST]])
-            if (more := len(warnings) - _MOST) > 0:
-                console.warn(f"and {counted(more, 'more warning')}; all of them are in the manifest")
-        counts = [
-            f"{self._counts[status]} {status}" for status in ("done", "skipped", "failed") if self._counts[status]
-        ]
-        missing = len(self._tasks) - self._counts.total()
-        again = [f"{count} made again: {reason}" for reason, count in self._again.items()]
-        again += [f"{self._elsewhere} of them by other processes"] if self._elsewhere else []
-        speed = [f"{self._megapixels:.2f} MP in {console.duration(seconds)}"] if self._megapixels else []
+        seconds, results = time.monotonic() - self._start, self._results
+        self._list_remarks()
+        counts = {status: sum(r.status == status for r in results) for status in ("done", "skipped", "failed")}
+        missing, elsewhere = len(self._tasks) - len(results), sum(r.elsewhere for r in results)
+        done = [r for r in results if r.status == "done"]
+        megapixels = sum(r.size[0] * r.size[1] for r in done) / 1e6
+        reasons = Counter(r.message for r in done if r.message and not r.elsewhere)
+        again = [f"{count} made again: {reason}" for reason, count in reasons.items()]
+        again += [f"{elsewhere} of them by other processes"] if elsewhere else []
+        speed = [f"{megapixels:.2f} MP in {console.duration(seconds)}"] if megapixels else []
         left = [f"{missing} not done"] if missing else []
-        all_in_all = ", ".join([*counts, *left, *again, *speed])
+        all_in_all = ", ".join([*(f"{n} {status}" for status, n in counts.items() if n), *left, *again, *speed])
         console.say(all_in_all)
         if self._json:
             whole = {
+                **counts,
                 "files": len(self._tasks),
-                "elsewhere": self._elsewhere,
+                "elsewhere": elsewhere,
                 "not_done": missing,
                 "seconds": round(seconds, 3),
+                "megapixels": round(megapixels, 3),
             }
-            found = {status: self._counts[status] for status in ("done", "skipped", "failed")}
-            console.data(json.dumps({"summary": found | whole | {"megapixels": round(self._megapixels, 3)}}))
+            console.data(json.dumps({"summary": whole}))
         if self._page:
             self._write(self._page, all_in_all)
+
+    def _list_remarks(self) -> None:
+        by_name = [(str(result.task.source), result) for result in self._results]
+        # in most cases the message of a failure begins with the name
+        failures = [
+            ("failed", name, re.sub(f"^{re.escape(name)}:? ", "", result.message))
+            for name, result in by_name
+            if result.status == "failed"
+        ]
+        warnings = [("warning", name, text) for name, result in by_name for text in result.warnings]
+        if failures or warnings:
+            console.list_up("to look at", [*failures, *warnings[:_MOST]])
+        if (more := len(warnings) - _MOST) > 0:
+            console.warn(f"and {counted(more, 'more warning')}; all of them are in the manifest")
 
     def _write(self, path: Path, summary: str) -> None:
         from dreamsr.engine import reports
@@ -121,19 +127,6 @@ class Report:
             f"{estimate.bytes / 2**20:.0f} MiB for the largest picture besides the network"
         )
         console.say("nothing was written")
-
-    def _count(self, result: "Result") -> None:
-        self._results.append(result)
-        self._counts[result.status] += 1
-        self._elsewhere += result.elsewhere
-        name = str(result.task.source)
-        if result.status == "failed":  # in most cases the message begins with the name
-            self._remarks.append(("failed", name, re.sub(f"^{re.escape(name)}:? ", "", result.message)))
-        elif result.status == "done":
-            self._megapixels += result.size[0] * result.size[1] / 1e6
-            if result.message and not result.elsewhere:
-                self._again[result.message] += 1
-        self._remarks.extend(("warning", name, text) for text in result.warnings)
 
 
 def _line(result: "Result") -> str:
