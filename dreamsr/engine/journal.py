@@ -12,7 +12,7 @@ from dreamsr.files.paths import unwritable
 
 def append(log: Path, values: Mapping[str, Any]) -> None:
     """Add a line; raises DreamSRError where that is not possible."""
-    line = json.dumps({k: str(v) if isinstance(v, Path) else v for k, v in values.items()})
+    line = json.dumps(values, default=str)  # paths as text
     try:
         with log.open("a") as file:
             file.write(line + "\n")

@@ -134,15 +134,5 @@ def reconfigure(run: Run, overrides: Sequence[str]) -> Run:
 
 
 def write(run: Run, out: Path) -> None:
-    """Put down what `reopen` reads."""
-    document = {
-        "config": to_dict(run.config),
-        "data": str(run.data),
-        "val": str(run.val) if run.val else None,
-        "low": str(run.low) if run.low else None,
-        "photos": run.photos,
-        "compiled": run.compiled,
-        "dtype": run.dtype,
-        "begun_with": dict(run.begun_with),
-    }
-    atomic.write(out / RUN, json.dumps(document, indent=2).encode())
+    """Write RUN/run.json, which `reopen` reads."""
+    atomic.write(out / RUN, json.dumps(to_dict(run), indent=2, default=str).encode())  # paths as text
