@@ -6,7 +6,7 @@ from conftest import TINY, photo, randomise
 from torch import Tensor
 
 from dreamsr.core.denoiser import Denoiser
-from dreamsr.core.orientation import ORIENTATIONS, Turned, seen, turned, turned_back
+from dreamsr.core.orientation import ORIENTATIONS, Turned, oriented, turned, turned_back
 from dreamsr.core.process import Process
 from dreamsr.engine.schedule import Settings
 from dreamsr.engine.upscaler import Upscaler
@@ -35,7 +35,7 @@ def test_the_mean_over_all_has_no_orientation() -> None:
         return of(u, LEVEL, of.condition(anchor, torch.tensor([4.0])))
 
     def mean(u: Tensor, anchor: Tensor) -> Tensor:
-        return torch.stack([estimate(seen(denoiser, way), u, anchor) for way in range(ORIENTATIONS)]).mean(0)
+        return torch.stack([estimate(oriented(denoiser, way), u, anchor) for way in range(ORIENTATIONS)]).mean(0)
 
     with torch.inference_mode():
         for way in range(1, ORIENTATIONS):
@@ -57,7 +57,7 @@ def test_what_overflows_is_done_again_in_the_same_orientation() -> None:
         for way in range(ORIENTATIONS):
             made, wanted = (
                 of(torch.zeros_like(anchor), LEVEL, of.condition(anchor, torch.tensor([4.0])))
-                for of in (seen(half, way), seen(denoiser, way))
+                for of in (oriented(half, way), oriented(denoiser, way))
             )
             assert torch.equal(made, wanted)
 

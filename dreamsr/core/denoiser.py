@@ -75,10 +75,10 @@ class Denoiser:
 
     def predict(self, u: Tensor, level: Tensor, condition: Condition) -> Tensor:
         """What the network predicts (eps, x0, v or the velocity of a flow), in u's dtype."""
-        return self.network(*self.seen(u, level), condition.features).to(u.dtype)
+        return self.network(*self.inputs(u, level), condition.features).to(u.dtype)
 
-    def seen(self, u: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
-        """What the network is told of u_t: u / hypot(alpha, sigma) and the angle of its level, a row or one for all."""
+    def inputs(self, u: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+        """What the network is given: u / hypot(alpha, sigma), and the angle of the level, float32 (B,) or (1,)."""
         alpha, sigma = level.reshape(-1, 2).unbind(-1)
         angle = sent((torch.atan2(sigma, alpha) * (2 / torch.pi)).to(torch.float32), u.device)
         if not self.process.variance_preserving:

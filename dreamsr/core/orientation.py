@@ -31,7 +31,7 @@ def _flipped(x: Tensor, way: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Turned:
-    """A network that sees everything in an orientation."""
+    """A network that sees everything in orientation `way`."""
 
     network: Network
     way: int
@@ -43,7 +43,7 @@ class Turned:
         return turned_back(self.network(turned(u, self.way), angle, features), self.way)
 
 
-def seen(denoiser: Denoiser, way: int) -> Denoiser:
-    """The same denoiser with a network that sees everything in an orientation."""
+def oriented(denoiser: Denoiser, way: int) -> Denoiser:
+    """The same denoiser, whose network sees everything in orientation `way`, as in `turned`."""
     exact = denoiser.exact and Turned(denoiser.exact, way)
     return replace(denoiser, network=Turned(denoiser.network, way), exact=exact)

@@ -198,7 +198,7 @@ def _features(network: UNet, pictures: tuple[Tensor, ...], denoiser: Denoiser, b
     level, known = denoiser.process.cleanest, network.encode(batch.anchor, batch.scale)
     for u_0 in pictures:
         alpha, sigma = coefficients(level, u_0)
-        u, angle = denoiser.seen(alpha * u_0 + sigma * batch.eps, level)
+        u, angle = denoiser.inputs(alpha * u_0 + sigma * batch.eps, level)
         yield [channel_norm(x) for x in network.stages(u, angle, known)]
 
 

@@ -242,7 +242,7 @@ class Upscaler:
 
     def _denoise(self, layout: Layout, packed: Tensor, parts: Sequence[Part], sample: int) -> sampling.Denoise:
         """What estimates u_0 on a flat bag; every sample sees the pictures in another orientation, up to eight."""
-        denoiser = orientation.seen(self.denoiser, sample % orientation.ORIENTATIONS)
+        denoiser = orientation.oriented(self.denoiser, sample % orientation.ORIENTATIONS)
         denoise = tiled(denoiser, layout, packed, [part.scale for part in parts], self.tiling.batch)
         return self._consistent(denoise, layout, parts) if self.settings.consistency else denoise
 
