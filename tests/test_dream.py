@@ -231,7 +231,7 @@ def test_every_submodule_gets_its_own_flag_back() -> None:
     network[0].eval()
 
     def fail_inside() -> None:
-        with dream.frozen(network):
+        with dream.eval_mode(network):
             assert not any(module.training for module in network.modules())
             raise ValueError("inside")
 

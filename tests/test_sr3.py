@@ -154,7 +154,7 @@ def test_the_first_pass_of_dream_has_no_dropout() -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_dropout_of_a_compiled_network_is_switched_off_too() -> None:
     network = SR3UNet(NETWORK).train()
-    with dream.frozen(compiled(network, static=True)):
+    with dream.eval_mode(compiled(network, static=True)):
         assert not any(module.training for module in network.modules())
     assert all(module.training for module in network.modules())
 

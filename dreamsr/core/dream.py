@@ -53,7 +53,7 @@ def loss(
     alpha, sigma = coefficients(level, u_0)
     u = alpha * u_0 + sigma * eps
     if p != "off":
-        with torch.no_grad(), frozen(denoiser.network):
+        with torch.no_grad(), eval_mode(denoiser.network):
             guess = denoiser.predict(u, level, condition.detach())
             u = rectify(u, u_0, denoiser.to_u_0(guess, u, level), level, p)
     error = denoiser.predict(u, level, condition) - denoiser.target(u_0, u, level)
@@ -63,8 +63,8 @@ def loss(
 
 
 @contextmanager
-def frozen(network: object) -> Iterator[None]:
-    """Evaluation mode (dropout off) inside, every submodule's own flag restored after."""
+def eval_mode(network: object) -> Iterator[None]:
+    """Evaluation mode (dropout off) inside; afterwards every submodule is in its own mode again."""
     modules = list(network.modules()) if isinstance(network, nn.Module) else []
     flags = [module.training for module in modules]
     for module in modules:

@@ -83,7 +83,7 @@ def sample(
     def denoise(u: Tensor, level: Tensor) -> Tensor:
         if torch.equal(level, levels[-2]):
             return denoiser(u, level, condition)
-        with torch.no_grad(), dream.frozen(denoiser.network):
+        with torch.no_grad(), dream.eval_mode(denoiser.network):
             return denoiser(u, level, known)
 
     *_, last = solve(denoise, start, levels, sampler, noise)
