@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from dreamsr.config import TILE, ProcessConfig
+from dreamsr.config import ProcessConfig
 from dreamsr.core.denoiser import Denoiser
 from dreamsr.core.process import Process, level
 from dreamsr.core.tiling import Layout, tiled
+from dreamsr.engine.device import TILE
 from dreamsr.engine.upscaler import BLOCK
 
 SIZES = ((1, 1), (33, 70), (64, 64), (100, 30), (17, 200))

@@ -7,12 +7,11 @@ from dreamsr.config.model import ModelConfig, Prediction
 from dreamsr.config.network import NetworkConfig, SR3Config
 from dreamsr.config.photo import PhotoConfig
 from dreamsr.config.process import ETA_ROOT_END, ProcessConfig
-from dreamsr.config.sampling import TILE, Grid, SamplerName, SamplingConfig, TunedGrid
+from dreamsr.config.sampling import Grid, SamplerName, SamplingConfig, TunedGrid
 from dreamsr.config.training import Spread, TrainConfig
 
 __all__ = [
     "ETA_ROOT_END",
-    "TILE",
     "Grid",
     "ModelConfig",
     "NetworkConfig",

@@ -5,8 +5,6 @@ from typing import Literal
 
 from dreamsr.config.checks import require
 
-TILE = 1472
-"""Default side of the tiles on a CPU, in output pixels."""
 Grid = Literal["lambda", "time", "quadratic", "karras"]
 SamplerName = Literal["ddim", "ddpm", "dpmpp-2m", "dpmpp-2m-sde", "dpmpp-3m", "deis", "unipc", "resshift"]
 

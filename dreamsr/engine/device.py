@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 
-from dreamsr.config import TILE
 from dreamsr.core import int8
 from dreamsr.errors import UsageError
 from dreamsr.files.checkpoint import DTYPES
@@ -15,6 +14,8 @@ from dreamsr.words import counted
 
 PRECISIONS = {**DTYPES, "int8": torch.int8}
 MOST_THREADS = 1024
+TILE = 1472
+"""Default side of the tiles on a CPU, in output pixels."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 

@@ -8,7 +8,6 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from dreamsr.config import TILE
 from dreamsr.core import noise, orientation, sampling
 from dreamsr.core.consistency import Projection
 from dreamsr.core.denoiser import Denoiser, Network
@@ -16,7 +15,7 @@ from dreamsr.core.enlargement import Axis, Part, whole, window
 from dreamsr.core.resize import size_of
 from dreamsr.core.size import Size
 from dreamsr.core.tiling import Layout, Span, spans, tiled
-from dreamsr.engine.device import Tiling, tiling
+from dreamsr.engine.device import TILE, Tiling, tiling
 from dreamsr.engine.outputs import output_size
 from dreamsr.engine.schedule import Schedule, Settings, schedule
 from dreamsr.errors import UsageError
