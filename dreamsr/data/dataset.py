@@ -134,10 +134,8 @@ def generator(seed: int, step: int, device: torch.device | str = "cpu") -> torch
     return torch.Generator(device).manual_seed(int(mixed) & (2**63 - 1))
 
 
-def hold_out(paths: Sequence[Path], share: float = 0.05, most: int = 8) -> tuple[list[Path], list[Path]]:
-    """(training, validation) photos: an even pick of the sorted names, never all of them."""
-    count = min(most, int(len(paths) * share))
-    if count == 0:
-        return list(paths), []
+def hold_out(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """(training, validation) photos: one in twenty is held out, at most 8, picked evenly from the sorted names."""
+    count = min(8, len(paths) // 20)
     picked = {paths[i * len(paths) // count] for i in range(count)}
     return [p for p in paths if p not in picked], [p for p in paths if p in picked]

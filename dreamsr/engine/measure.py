@@ -1,6 +1,5 @@
 """What is measured of a picture, by which protocol."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -118,12 +117,10 @@ def measure(protocol: str, crop: int | None, scale: float | None, weights: Path 
 
 
 def load_lpips(given: Path | None, network: lpips.Network = "alex") -> LPIPS | None:
-    """LPIPS if weights of `network` are given or found, else None."""
+    """LPIPS if weights of `network` are given or found, else None; raises CheckpointError for incomplete ones."""
     weights = lpips_weights.load(network, given)
-    return None if weights is None else LPIPS(_complete(weights, network), network)
-
-
-def _complete(weights: Mapping[str, Tensor], network: lpips.Network) -> Mapping[str, Tensor]:
+    if weights is None:
+        return None
     if missing := sorted(lpips.keys(network) - weights.keys()):
         raise CheckpointError(f"these are no LPIPS weights: {missing[0]!r} is missing")
-    return weights
+    return LPIPS(weights, network)

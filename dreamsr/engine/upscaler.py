@@ -151,7 +151,7 @@ class Upscaler:
         A picture's result depends neither on the others of the call nor on their order. One that is
         larger than a block is solved block by block and comes on the CPU.
         """
-        sizes = sizes or [self._usual(x) for x in pictures]
+        sizes = sizes or [self.made_size(size_of(x)) for x in pictures]
         large = any(max(size) > WHOLE for size in sizes)
         if large and len(pictures) > 1:
             return [self.enlarge([x], [size])[0] for x, size in zip(pictures, sizes, strict=True)]
@@ -159,12 +159,11 @@ class Upscaler:
             return [self._in_blocks(pictures[0], sizes[0])]
         return self._solve([whole(x, size, self.model.device) for x, size in zip(pictures, sizes, strict=True)])
 
-    def previews(self, picture: Tensor, size: Size | None = None) -> Iterator[Tensor]:
+    def previews(self, picture: Tensor, size: Size) -> Iterator[Tensor]:
         """The picture after every step; the last is what `self([picture], [size])` returns.
 
         Raises UsageError for a picture that is solved in blocks, and for the mean of several samples.
         """
-        size = size or self._usual(picture)
         if max(size) > WHOLE:
             raise UsageError(
                 f"an output of {' x '.join(map(str, size))} pixels is made in parts",
@@ -181,9 +180,6 @@ class Upscaler:
         for u_0 in self._estimates(layout, packed, parts):
             (preview,) = layout.unpack(self.denoiser.process.to_x(u_0, packed))
             yield preview
-
-    def _usual(self, picture: Tensor) -> Size:
-        return self.made_size(size_of(picture))
 
     def _in_blocks(self, picture: Tensor, size: Size) -> Enlarged:
         """A large picture from blocks that reach over what is kept of them by margins."""
