@@ -62,6 +62,7 @@ class Model:
 
     @property
     def name(self) -> str:
+        """The name that its file has for it."""
         return self.loaded.config.name
 
     @property

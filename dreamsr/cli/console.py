@@ -51,12 +51,12 @@ def visible(text: str) -> str:
 
 
 def escape(text: str) -> str:
-    """Visible, and no markup."""
+    """Text as rich is to print it: control characters as backslashes, and nothing taken for markup."""
     return markup.escape(visible(text))
 
 
 def say(text: str) -> None:
-    """A remark."""
+    """Print a remark, unless the program is quiet."""
     _talk.print(escape(text))
 
 
@@ -194,7 +194,7 @@ def board() -> Iterator[Board]:
 
 
 def duration(seconds: float) -> str:
-    """1:02:03, or 2:03 under an hour."""
+    """Seconds as 1:02:03, or as 2:03 under an hour."""
     minutes, s = divmod(round(seconds), 60)
     hours, m = divmod(minutes, 60)
     return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"

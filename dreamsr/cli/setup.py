@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def compute(device: str, dtype: str, threads: int | None = None) -> "tuple[torch.device, torch.dtype]":
-    """The device and precision, said aloud."""
+    """The device and precision to compute with, which are printed; raises UsageError where they cannot be used."""
     from dreamsr.engine import device as machine
 
     machine.set_threads(threads)

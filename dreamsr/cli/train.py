@@ -126,7 +126,7 @@ class Stopper:
             signal.signal(number, handle)
 
     def listen(self) -> None:
-        """From now on there is something to save."""
+        """Training has begun: from now on a signal stops it after a save, and does not interrupt."""
         self._started = True
         if not self._alone:
             self._catch_both()

@@ -61,6 +61,7 @@ class Part:
 
     @property
     def size(self) -> tuple[int, int]:
+        """(height, width) of the window."""
         return size_of(self.anchor)
 
     @property

@@ -20,7 +20,7 @@ def turned(x: Tensor, way: int) -> Tensor:
 
 
 def turned_back(x: Tensor, way: int) -> Tensor:
-    """What `turned` has made this of."""
+    """The inverse of `turned` in the same orientation."""
     return _flipped(x.transpose(-1, -2) if way & 4 else x, way)
 
 

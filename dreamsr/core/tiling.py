@@ -56,6 +56,7 @@ class Tile:
 
     @property
     def shape(self) -> Size:
+        """(height, width) of what the tile sees."""
         return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
 
 
@@ -87,6 +88,7 @@ class Layout:
 
     @cached_property
     def tiles(self) -> tuple[Tile, ...]:
+        """The tiles of all pictures, in order."""
         return tuple(
             Tile(picture, rows, columns)
             for picture, (height, width) in enumerate(self.canvases)

@@ -31,7 +31,7 @@ class Contest:
 
     @property
     def models(self) -> list[ModelConfig]:
-        """Of those that enlarge pictures themselves."""
+        """Configurations of the contenders that are models, not folders of results."""
         return [c.upscaler.model.config for c in self.contenders if isinstance(c, Sampled)]
 
     @property

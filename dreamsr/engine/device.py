@@ -51,7 +51,7 @@ def choose_dtype(device: torch.device, name: str = "auto") -> torch.dtype:
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """As `--dtype` takes it."""
+    """The name of a precision, as `--dtype` takes it."""
     return next(name for name, known in PRECISIONS.items() if known == dtype)
 
 

@@ -34,14 +34,17 @@ class Evaluation:
 
     @property
     def pictures(self) -> list[str]:
+        """Names of the pictures, in the order in which they were measured."""
         return list(dict.fromkeys(row.picture for row in self.rows))
 
     @cached_property
     def means(self) -> dict[str, Means]:
+        """Means of every measure, by method."""
         return statistics.means(self.rows)
 
     @cached_property
     def differences(self) -> list[tuple[str, str, Means]]:
+        """(method, reference, means of the paired differences), one for each of `pairs`."""
         return [(a, b, statistics.differences(self.rows, a, b)) for a, b in self.pairs]
 
     @property
@@ -172,5 +175,5 @@ def remarks(evaluation: Evaluation) -> list[str]:
 
 
 def described(facts: Facts) -> str:
-    """`model bicubic-x4, steps 4, ...`"""
+    """Facts on one line, as `model bicubic-x4, steps 4, ...`; empty ones are left out."""
     return ", ".join(f"{key} {value}" for key, value in facts.items() if value != "")

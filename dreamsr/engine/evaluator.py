@@ -207,6 +207,7 @@ class Benchmark:
             yield Row(name, contender.name, {**self.measure(sr, case.hr, known), **costs})
 
     def case(self, name: str) -> Case:
+        """The original `name`, cut and reduced as the contenders need it; raises ImageError for an unreadable file."""
         path = self.originals[name]
         if self.partners:
             hr, lr = dataset.read(path, self.partners)

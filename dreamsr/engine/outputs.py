@@ -37,7 +37,7 @@ class Naming:
 
     @property
     def dotted(self) -> str:
-        """.png, or nothing for auto"""
+        """The suffix of outputs, as `.png`; empty for auto."""
         return "" if self.format == "auto" else f".{self.format}"
 
 

@@ -25,7 +25,7 @@ class Ranks:
 
     @classmethod
     def from_environment(cls) -> "Ranks":
-        """As torchrun set it; alone without it."""
+        """This process as torchrun's environment variables describe it; without them it is alone."""
         values = [os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")]
         return cls(*map(int, values)) if all(v.isdecimal() for v in values) else cls()
 
@@ -82,7 +82,7 @@ class Ranks:
         return cast(T, made[0])
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is up at any rank."""
+        """Whether the flag is true at any rank."""
         if self.world == 1:
             return flag
         import torch

@@ -69,7 +69,7 @@ class Schedule:
 
     @property
     def words(self) -> str:
-        """The sampler and the spacing."""
+        """The sampler and the spacing of its levels, for people."""
         return f"{self.name}, {self.grid}"
 
     @property
@@ -113,7 +113,7 @@ def usual_span(own: SamplingConfig, process: Process) -> tuple[float, float]:
 
 
 def parse_grid(text: str) -> tuple[float, ...]:
-    """Lambdas written as `-4,-1,0.5,2`."""
+    """Lambdas from text like `-4,-1,0.5,2`; raises UsageError for any other."""
     with suppress(ValueError):
         lambdas = tuple(float(part) for part in text.split(","))
         if all(map(math.isfinite, lambdas)):

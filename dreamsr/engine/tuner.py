@@ -41,10 +41,11 @@ GRIDS: tuple[Grid, ...] = ("lambda", "karras")
 
 @dataclass(frozen=True)
 class Candidate:
-    """What the search moves."""
+    """A way to sample, as the search makes and scores it."""
 
     sampler: SamplerName
     lambdas: tuple[float, ...]
+    """Increasing; one for every step."""
     noise_scale: float = 1.0
 
 

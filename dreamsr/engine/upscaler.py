@@ -86,10 +86,12 @@ class Upscaler:
 
     @property
     def compiled(self) -> bool:
+        """Whether a compiled network is called in place of the model's own."""
         return self.network is not None
 
     @property
     def denoiser(self) -> Denoiser:
+        """The model's, with the compiled network where there is one."""
         own = self.model.denoiser
         return replace(own, network=self.network) if self.network else own
 

@@ -33,7 +33,7 @@ class Worker:
         self._seen = since
 
     def open(self, task: Task) -> Work:
-        """Decode what is to be made."""
+        """Claim a task, judge whether it is to be made, and decode its picture; what goes wrong becomes its result."""
         start = time.perf_counter()
         entry = None
         try:
@@ -75,7 +75,7 @@ class Worker:
             self._release(work.task)
 
     def news(self, pending: Mapping[str, Task]) -> Iterator[Result]:
-        """What other processes finished meanwhile."""
+        """Results of pending tasks that other processes have finished since the last call."""
         if self.manifest is None:
             return
         self.manifest.refresh()

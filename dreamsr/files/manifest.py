@@ -65,7 +65,7 @@ class Manifest:
         self.refresh()
 
     def done(self, output: str) -> Entry | None:
-        """The last time that this output was made."""
+        """The entry of the last time that this output was made; None if it never was."""
         return self._done.get(output)
 
     def begun(self, output: str) -> Entry | None:
@@ -73,7 +73,7 @@ class Manifest:
         return self._begun.get(output)
 
     def since(self, count: int, output: str) -> Entry | None:
-        """What became of this output behind the first `count` of `entries`."""
+        """The last entry of this output behind the first `count` of `entries`; None if there is none."""
         index = self._last.get(output, -1)
         return self.entries[index] if index >= count else None
 

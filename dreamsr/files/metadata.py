@@ -83,7 +83,7 @@ def parsed(data: bytes) -> Image.Exif | None:
 
 
 def orientation(exif: Image.Exif | None) -> int:
-    """1 to 8; 1 for anything else."""
+    """EXIF's orientation, 1 to 8; 1, upright, where it is missing or malformed."""
     value = _attempt(lambda: exif.get(ORIENTATION)) if exif else 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
@@ -157,7 +157,7 @@ def fitted(metadata: Metadata, size: tuple[int, int], kind: str) -> bytes:
 
 
 def upright(xmp: bytes) -> bytes:
-    """XMP that no longer asks for a rotation."""
+    """XMP whose orientation, if it has one, is 1: it no longer asks for a rotation."""
     return _set(xmp, b"tiff:Orientation", 1)
 
 
