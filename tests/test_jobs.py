@@ -38,7 +38,7 @@ from dreamsr.engine.upscaler import Upscaler
 from dreamsr.engine.work import Job, describe
 from dreamsr.engine.worker import Worker
 from dreamsr.errors import DiskFullError, DreamSRError
-from dreamsr.files import images, locks
+from dreamsr.files import decode, images, locks
 from dreamsr.files.checkpoint import Model
 from dreamsr.files.images import Picture
 from dreamsr.files.manifest import Entry, Manifest, file_digest
@@ -734,6 +734,19 @@ def test_a_report_takes_the_place_of_no_picture(program: Program, tiny_file: Pat
     code, out, _ = program("upscale", "in", "out", "-m", tiny_file, "--steps", 1, "--json", "--report", "page.html")
     assert code == 1
     assert json.loads(out.splitlines()[-1])["summary"]["done"] == 2
+
+
+def test_a_report_shows_what_can_be_read_again(
+    program: Program, tiny_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, side in (("a", 20), ("b", 10)):
+        small(Path(f"in/{name}.png"), torch.zeros(3, side, side))
+    monkeypatch.setattr(decode, "MAX_PIXELS", 2500)  # an output of 80x80 has more, all else less
+    code, _, err = program("upscale", "in", "out", "-m", tiny_file, "--steps", 1, "--report", "page.html")
+    assert code == 0, err
+    page = Path("page.html").read_text()
+    assert "2 done" in page
+    assert page.count("data:image/jpeg") == 2
 
 
 def test_a_pipe_gets_plain_lines(tiny_file: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from dreamsr.engine.evaluator import Benchmark, Bicubic, Contender
 from dreamsr.engine.measure import COLUMNS
 from dreamsr.engine.statistics import Means
 from dreamsr.engine.work import Result
+from dreamsr.errors import ImageError
 from dreamsr.files import images
 from dreamsr.files.page import LARGEST, Comparison, Page, Plot, Point, Shot, Table
 from dreamsr.words import counted
@@ -121,13 +122,17 @@ def _line(result: Result) -> list[str]:
 
 
 def _firsts(results: Sequence[Result]) -> list[Comparison]:
+    """Of those that can be read again: others were taken away meanwhile, or have more pixels than are read."""
     done = (result for result in results if result.status == "done")
-    return [_before_and_after(result) for result in itertools.islice(done, _FIRST)]
+    return list(itertools.islice(filter(None, map(_before_and_after, done)), _FIRST))
 
 
-def _before_and_after(result: Result) -> Comparison:
-    """The middle of a picture, enlarged by bicubic and as it was written."""
-    before, after = (images.read(path).color for path in (result.task.source, result.task.target))
+def _before_and_after(result: Result) -> Comparison | None:
+    """The middle of a picture, enlarged by bicubic and as it was written; None where it cannot be read."""
+    try:
+        after, before = (images.read(path).color for path in (result.task.target, result.task.source))
+    except ImageError:
+        return None
     height, width = after.shape[-2:]
     tall, wide = min(LARGEST, height), min(LARGEST, width)
     top, left = (height - tall) // 2, (width - wide) // 2
