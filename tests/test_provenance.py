@@ -13,7 +13,7 @@ from conftest import photo
 from PIL import Image
 from programs import Program
 
-from dreamsr.files import images, provenance
+from dreamsr.files import decode, images, provenance
 from dreamsr.files.images import Metadata, Picture, Provenance
 
 MADE = Provenance(
@@ -222,6 +222,21 @@ def test_info_for_programs(program: Program, picture: Path, tiny_file: Path) -> 
     assert code == 0
     facts = json.loads(out)
     assert (facts["format"], facts["steps"], facts["scale"]) == ("TIFF", 1, 4.0)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "avif", "tif"])
+def test_outputs_of_more_pixels_than_are_read(
+    suffix: str, program: Program, picture: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = Path(f"a.{suffix}")
+    job = ("upscale", picture, target, "-m", tiny_file, "--steps", 1)
+    assert program(*job)[0] == 0
+    monkeypatch.setattr(decode, "MAX_PIXELS", 5000)
+    code, out, err = program("info", target)
+    assert (code, err) == (0, "")
+    assert {"size: 120x80", "source: a cat.png", "steps: 1"} <= set(out.splitlines())
+    code, _, err = program(*job, "--overwrite")
+    assert code == 0, err
 
 
 def test_info_of_no_picture(program: Program) -> None:

@@ -21,17 +21,17 @@ def info(
     if file.suffix == ".safetensors" or (file / hub.RUN_FILE).is_file():
         raise UsageError(f"{file} is no picture", f"what a model is: dreamsr models info {file}")
 
-    header, picture = images.probe(file), images.read(file)
-    provenance = picture.metadata.provenance
+    header, metadata, remarks = images.describe(file)
+    provenance = metadata.provenance
     facts: dict[str, object] = {
         "file": file.name,
         "format": header.format,
         "size": f"{header.size[1]}x{header.size[0]}",
         "mode": header.mode,
         "depth": header.depth,
-        "metadata": ", ".join(picture.metadata.kinds) or "none",
+        "metadata": ", ".join(metadata.kinds) or "none",
     }
-    if dpi := picture.metadata.dpi:
+    if dpi := metadata.dpi:
         facts["dpi"] = " x ".join(f"{x:.4g}" for x in dpi)
     if provenance:
         facts |= provenance.facts
@@ -41,7 +41,7 @@ def info(
         return
     for key, value in facts.items():
         console.data(console.visible(f"{key}: {value}"))
-    for remark in picture.remarks:
+    for remark in remarks:
         console.warn(remark)
     if not provenance:
         console.say("no provenance: not made by dreamsr, or with --no-provenance, or as BMP, which holds none")

@@ -1,6 +1,7 @@
 """From files to pictures."""
 
 import io
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -66,6 +67,20 @@ def probe(path: Path) -> Header:
         return _open(file, path).header
 
 
+def describe(path: Path) -> tuple[Header, Metadata, tuple[str, ...]]:
+    """The header of a picture of any size, its metadata, and remarks; pixels are looked at only if `read` takes them.
+
+    Raises ImageError as `read` does, for too many pixels aside.
+    """
+    with _guarded(path), path.open("rb") as file:
+        source = _open(file, path, limited=False)
+        if math.prod(source.header.size) > MAX_PIXELS:
+            block, lost = _metadata(source, source.exif)
+            return source.header, block, (*source.remarks, *lost)
+    picture = read(path)
+    return source.header, picture.metadata, picture.remarks
+
+
 def read(path: Path) -> Picture:
     """Decode a PNG, JPEG, WebP, AVIF, HEIC, TIFF or BMP file; raises ImageError in one line for anything else."""
     with _guarded(path), path.open("rb") as file:
@@ -104,11 +119,11 @@ def _guarded(path: Path) -> Iterator[None]:
         raise ImageError(f"{path} cannot be read: {reason}") from error
 
 
-def _open(file: IO[bytes], path: Path) -> _Source:
+def _open(file: IO[bytes], path: Path, limited: bool = True) -> _Source:
     head = file.read(heif.HEAD)
     file.seek(0)
     if tiff.recognises(head):
-        return _open_tiff(file, path)
+        return _open_tiff(file, path, limited)
     heic = heif.is_heic(head)
     if heic:
         heif.enable_heic(path)
@@ -116,7 +131,7 @@ def _open(file: IO[bytes], path: Path) -> _Source:
     kind = _KINDS.get(str(image.format), str(image.format))
     if kind not in ("JPEG", "HEIC") and getattr(image, "n_frames", 1) > 1:
         raise ImageError(f"{path} is animated; only still pictures are upscaled")
-    _check_size(path, image.size, bounded=kind not in ("WEBP", "AVIF", "HEIC"))
+    _check_size(path, image.size, limited, bounded=kind not in ("WEBP", "AVIF", "HEIC"))
     sixteen = kind == "PNG" and head[24] == 16
     if kind == "PNG" and head[25] == 0 and head[24] < 8 and "transparency" in image.info:
         image.info["transparency"] *= 255 // (2 ** head[24] - 1)  # Pillow scales the pixels alone
@@ -145,10 +160,10 @@ def _passed_over(kind: str, image: Image.Image, file: IO[bytes]) -> tuple[str, .
     return (*lost, *rest)
 
 
-def _open_tiff(file: IO[bytes], path: Path) -> _Source:
+def _open_tiff(file: IO[bytes], path: Path, limited: bool) -> _Source:
     samples, exif = tiff.read(file, path)
     size = samples.size[::-1]
-    _check_size(path, size, bounded=samples.compression in _BOUNDED_TIFF)
+    _check_size(path, size, limited, bounded=samples.compression in _BOUNDED_TIFF)
     return _Source(
         Header("TIFF", _upright_size(size, exif), samples.mode, samples.depth, samples.alpha),
         None,
@@ -157,12 +172,12 @@ def _open_tiff(file: IO[bytes], path: Path) -> _Source:
     )
 
 
-def _check_size(path: Path, size: tuple[int, int], bounded: bool) -> None:
+def _check_size(path: Path, size: tuple[int, int], limited: bool, bounded: bool) -> None:
     """`size` is (width, height); files can claim what they do not hold."""
     width, height = size
     if min(size) < 1:
         raise ImageError(f"{path} cannot be read: it has no pixels")
-    if width * height > MAX_PIXELS:
+    if limited and width * height > MAX_PIXELS:
         limit = f"{MAX_PIXELS // 10**6} megapixels"
         raise ImageError(f"{path} is {width}x{height}, more than {limit}", "cut it into parts and upscale those")
     if bounded and width * height > _MAX_PIXELS_PER_BYTE * path.stat().st_size:

@@ -16,7 +16,7 @@ from torch import Tensor
 from dreamsr.errors import ImageError, UsageError
 from dreamsr.files import heif
 from dreamsr.files.atomic import atomic
-from dreamsr.files.decode import KINDS, Header, probe, read
+from dreamsr.files.decode import KINDS, Header, describe, probe, read
 from dreamsr.files.encode import FORMATS, QUALITY, obstacle, write
 from dreamsr.files.metadata import Metadata
 from dreamsr.files.picture import Picture, bled, enlarged, resize, to_bytes, to_pil, to_unit
@@ -33,6 +33,7 @@ __all__ = [
     "Provenance",
     "bled",
     "data_uri",
+    "describe",
     "enlarged",
     "find",
     "is_ours",
@@ -113,7 +114,7 @@ def _other(path: Path) -> str:
 def is_ours(path: Path) -> bool:
     """Whether a picture tells that dreamsr made it; without provenance, as in BMP, it does not."""
     try:
-        return read(path).metadata.provenance is not None
+        return describe(path)[1].provenance is not None
     except ImageError:
         return False
 
