@@ -1,5 +1,6 @@
 """Devices that run out of memory, and pictures that are larger than memory."""
 
+import json
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import photo
+from programs import Program
 from torch import Tensor
 
 from dreamsr.core.denoiser import Network
@@ -137,6 +139,19 @@ def test_the_memory_that_is_foretold_is_taken(side: int, monkeypatch: pytest.Mon
     monkeypatch.setattr("dreamsr.engine.estimate._seconds", lambda *_: 1.0)
     foretold = estimate(Upscaler(model, Settings(steps=2)), [(side, side)]).bytes
     assert 0.5 < foretold / (after - before) < 2
+
+
+def test_deep_pictures_with_transparency_are_foretold_to_take_more(program: Program, tiny_file: Path) -> None:
+    def foretold(picture: Picture) -> int:
+        images.write(Path("a.png"), picture)
+        _, out, _ = program("upscale", "a.png", "-m", tiny_file, "--steps", 1, "--dry-run", "--json")
+        taken: int = json.loads(out.splitlines()[-1])["summary"]["bytes"]
+        return taken
+
+    color, alpha = torch.zeros(3, 25, 40), torch.zeros(1, 25, 40)
+    plain, deep = foretold(Picture(color)), foretold(Picture(color, alpha, depth=16))
+    # 3 and 8 bytes a pixel, as they are and encoded
+    assert deep - plain == 100 * 160 * 2 * (8 - 3)
 
 
 @pytest.mark.slow

@@ -120,10 +120,9 @@ def _foretell(job: "Job", tasks: "list[Task]", manifest: "Manifest | None", repo
         return
     judge = resume.Judge(manifest, job.settings, len(manifest.entries) if manifest else 0, job.overwrite)
     verdicts = [(task, judge(task)) for task in tasks]
-    sizes = [
-        job.made_size(task.input_size) for task, verdict in verdicts if verdict.action == "make" and not task.problem
-    ]
-    report.plan(verdicts, estimate.estimate(job.upscaler, sizes))
+    makes = [task for task, verdict in verdicts if verdict.action == "make" and not task.problem]
+    sizes, bits = [job.made_size(task.input_size) for task in makes], [task.bits for task in makes]
+    report.plan(verdicts, estimate.estimate(job.upscaler, sizes, bits))
 
 
 def _begun(manifest: "Manifest", ranks: Ranks) -> int:

@@ -17,8 +17,8 @@ _BYTES_A_PIXEL = 12 * 9
 """Memory of what is solved in one piece: nine float32 pictures, for anchors, u, estimates, noise and features."""
 _VALUES_A_TILE_PIXEL = 60
 """Values that the bundled networks hold at a time for a pixel of the tiles of a call, in their precision."""
-_OUTPUT_BYTES = 12 + 3
-"""Memory of a pixel of the output: three float32, and three bytes when it is rounded."""
+_OUTPUT_BYTES = 16
+"""Memory of a pixel of the output before it is rounded: four float32, colour and alpha."""
 _LONG = 100.0
 """Megapixels of output times steps that take some minutes in fp32 on a CPU."""
 
@@ -34,8 +34,11 @@ class Estimate:
     """Of memory for the largest picture, besides what torch and the network take."""
 
 
-def estimate(upscaler: Upscaler, sizes: Sequence[Size]) -> Estimate:
-    """What outputs of (height, width) take; they are those that the network makes."""
+def estimate(upscaler: Upscaler, sizes: Sequence[Size], bits: Sequence[int] = ()) -> Estimate:
+    """What outputs of (height, width) take; they are those that the network makes.
+
+    bits: of a pixel of each (default: 24).
+    """
     if not sizes:
         return Estimate(0, 0.0, 0)
     by_pixels = sorted(sizes, key=math.prod)
@@ -44,7 +47,8 @@ def estimate(upscaler: Upscaler, sizes: Sequence[Size]) -> Estimate:
     middle = min(height, _SIDE), min(width, _SIDE)
     work = sum(_work(upscaler, size) for size in sizes) / _work(upscaler, middle)
     seconds = work * _seconds(upscaler, middle)
-    return Estimate(tiles, seconds, _bytes(upscaler, by_pixels[-1]))
+    largest = max(zip(sizes, bits or [24] * len(sizes), strict=True), key=lambda pair: _output(*pair))
+    return Estimate(tiles, seconds, _bytes(upscaler, *largest))
 
 
 def int8_pays(upscaler: Upscaler, megapixels: float) -> bool:
@@ -54,11 +58,16 @@ def int8_pays(upscaler: Upscaler, megapixels: float) -> bool:
     return slow and int8.fast() and model.trouble_with_int8 is None
 
 
-def _bytes(upscaler: Upscaler, size: Size) -> int:
-    output, solved = math.prod(size), (min(size[0], WHOLE), min(size[1], WHOLE))
+def _bytes(upscaler: Upscaler, size: Size, bits: int) -> int:
+    solved = min(size[0], WHOLE), min(size[1], WHOLE)
     tile = max(math.prod(tile.shape) for tile in upscaler.layout([solved]).tiles)
     held = tile * upscaler.tiling.batch * _VALUES_A_TILE_PIXEL * upscaler.denoiser.dtype.itemsize
-    return math.prod(solved) * _BYTES_A_PIXEL + output * _OUTPUT_BYTES + held
+    return math.prod(solved) * _BYTES_A_PIXEL + _output(size, bits) + held
+
+
+def _output(size: Size, bits: int) -> int:
+    """Bytes of an output: in floating point, rounded, and encoded, which may save nothing."""
+    return math.prod(size) * (_OUTPUT_BYTES + 2 * bits // 8)
 
 
 def _work(upscaler: Upscaler, size: Size) -> int:

@@ -32,6 +32,8 @@ class Task:
     input_size: Size = (0, 0)
     size: Size = (0, 0)
     """(height, width) of the output"""
+    bits: int = 24
+    """Of a pixel of the output."""
     problem: str = ""
     """Why it cannot be made, as far as the header tells."""
     remarks: tuple[str, ...] = ()
@@ -132,6 +134,7 @@ def _task(path: Path, name: Path, place: _Place, sizing: Sizing, largest: int, n
         target.relative_to(place.folder).as_posix(),
         header.size if header else (0, 0),
         size,
+        (4 if header.alpha else 3) * header.depth if header else 0,
         problem,
         remarks,
     )
