@@ -35,20 +35,16 @@ class Estimate:
 
 
 def estimate(upscaler: Upscaler, sizes: Sequence[Size], bits: Sequence[int] = ()) -> Estimate:
-    """What outputs of (height, width) take; they are those that the network makes.
-
-    bits: of a pixel of each (default: 24).
-    """
+    """What outputs of (height, width), as the network makes them, take; bits: of a pixel of each (default: 24)."""
     if not sizes:
         return Estimate(0, 0.0, 0)
-    by_pixels = sorted(sizes, key=math.prod)
     tiles = sum(upscaler.tiles(size) for size in sizes)
-    height, width = by_pixels[len(sizes) // 2]
+    height, width = sorted(sizes, key=math.prod)[len(sizes) // 2]
     middle = min(height, _SIDE), min(width, _SIDE)
     work = sum(_work(upscaler, size) for size in sizes) / _work(upscaler, middle)
     seconds = work * _seconds(upscaler, middle)
-    largest = max(zip(sizes, bits or [24] * len(sizes), strict=True), key=lambda pair: _output(*pair))
-    return Estimate(tiles, seconds, _bytes(upscaler, *largest))
+    memory = max(_bytes(upscaler, *output) for output in zip(sizes, bits or [24] * len(sizes), strict=True))
+    return Estimate(tiles, seconds, memory)
 
 
 def int8_pays(upscaler: Upscaler, megapixels: float) -> bool:
@@ -62,12 +58,8 @@ def _bytes(upscaler: Upscaler, size: Size, bits: int) -> int:
     solved = min(size[0], WHOLE), min(size[1], WHOLE)
     tile = max(math.prod(tile.shape) for tile in upscaler.layout([solved]).tiles)
     held = tile * upscaler.tiling.batch * _VALUES_A_TILE_PIXEL * upscaler.denoiser.dtype.itemsize
-    return math.prod(solved) * _BYTES_A_PIXEL + _output(size, bits) + held
-
-
-def _output(size: Size, bits: int) -> int:
-    """Bytes of an output: in floating point, rounded, and encoded, which may save nothing."""
-    return math.prod(size) * (_OUTPUT_BYTES + 2 * bits // 8)
+    output = math.prod(size) * (_OUTPUT_BYTES + 2 * bits // 8)  # rounded, and encoded, which may save nothing
+    return math.prod(solved) * _BYTES_A_PIXEL + output + held
 
 
 def _work(upscaler: Upscaler, size: Size) -> int:
