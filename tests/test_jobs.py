@@ -537,7 +537,7 @@ def test_a_dry_run_tells_and_writes_nothing(program: Program, tiny_file: Path, t
     rows = {row[0]: row[1:] for row in (line.split("\t") for line in out.splitlines())}
     assert rows[str(Path("in/00.png"))][2] == "skip"
     assert rows[str(Path("in/01.png"))][1:] == ["120x80", "again", "the input changed"]
-    assert rows[str(Path("in/d.png"))][2] == "fail"
+    assert rows[str(Path("in/d.png"))][1:3] == ["", "fail"]
     assert rows[str(Path("in/sub/c.png"))] == [str(Path("out/sub/c.png")), "800x400", "new", ""]
     # tiles of up to 416 advance by at most 416 - 2 * 48 = 320 pixels: 1 for 120x80, and 3 for 800x400
     assert "2 of 4 to do: 0.33 MP in 4 tiles, about 0:0" in err
@@ -546,6 +546,7 @@ def test_a_dry_run_tells_and_writes_nothing(program: Program, tiny_file: Path, t
     code, out, _ = program("upscale", "in", "new", *job[3:], "--dry-run", "--json")
     *files, last = map(json.loads, out.splitlines())
     assert [file["status"] for file in files] == ["new", "new", "fail", "new"]
+    assert [file["width"] for file in files if file["status"] == "fail"] == [None]
     assert (last["summary"]["to_do"], last["summary"]["tiles"]) == (3, 5)
     assert not Path("new").exists()
 

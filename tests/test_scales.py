@@ -13,7 +13,7 @@ from programs import Program, load, small
 from torch import Tensor
 
 import dreamsr
-from dreamsr.config import NetworkConfig, TrainConfig
+from dreamsr.config import ModelConfig, NetworkConfig, TrainConfig
 from dreamsr.core import enlargement
 from dreamsr.core.consistency import Projection
 from dreamsr.core.enlargement import Axis, window
@@ -314,3 +314,4 @@ def test_a_scale_out_of_range_is_one_line(program: Program, free_file: Path) -> 
 def test_models_tell_their_scales(program: Program, free_file: Path) -> None:
     assert "scales\tx1.5 to x4" in program("models", "info", free_file)[1].splitlines()
     assert "scales\tx4" in program("models", "info", "bicubic-x4")[1].splitlines()
+    assert ModelConfig(smallest_scale=4).scales == "x4"

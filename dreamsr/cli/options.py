@@ -30,6 +30,7 @@ Dtype = Annotated[
     str,
     typer.Option(help="auto (bf16 where the hardware has it, else fp32), fp32, bf16, fp16, int8 (CPU)."),
 ]
+TrainingDtype = Annotated[str, typer.Option(help="auto (bf16 where the hardware has it, else fp32), fp32, bf16.")]
 Seed = Annotated[int, typer.Option(help="Seed of the noise; the same seed makes the same picture.")]
 Sampler = Annotated[
     str,
@@ -155,7 +156,9 @@ Overwrite = Annotated[
 ]
 DryRun = Annotated[
     bool,
-    typer.Option("--dry-run", help="Say what would be done and how long it would take.", rich_help_panel="Output"),
+    typer.Option(
+        "--dry-run", help="Write nothing; say what would be done, and how long it would take.", rich_help_panel="Output"
+    ),
 ]
 Json = Annotated[
     bool, typer.Option("--json", help="A JSON object a file on stdout, and a summary.", rich_help_panel="Output")

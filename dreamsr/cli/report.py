@@ -117,9 +117,7 @@ class Report:
             for document in [*documents, {"summary": whole}]:
                 console.data(json.dumps(document))
         else:
-            rows = [
-                [d["input"], d["output"], f"{d['width']}x{d['height']}", d["status"], d["message"]] for d in documents
-            ]
+            rows = [[d["input"], d["output"], _size(d), d["status"], d["message"]] for d in documents]
             console.table(["input", "output", "size", "status", "why"], rows)
         console.say(
             f"{len(todo)} of {len(documents)} to do: {whole['megapixels']:.2f} MP in {estimate.tiles} tiles, about "
@@ -156,6 +154,10 @@ def _document(result: "Result") -> dict[str, Any]:
     }
 
 
+def _size(document: dict[str, Any]) -> str:
+    return f"{document['width']}x{document['height']}" if document["width"] else ""
+
+
 def _planned(task: "Task", verdict: "Verdict") -> dict[str, Any]:
     makes = verdict.action == "make"
     status = "skip" if not makes else "fail" if task.problem else "again" if verdict.reason else "new"
@@ -164,7 +166,7 @@ def _planned(task: "Task", verdict: "Verdict") -> dict[str, Any]:
         "output": str(task.target),
         "status": status,
         "message": task.problem if makes and task.problem else verdict.reason,
-        "width": task.size[1],
-        "height": task.size[0],
+        "width": task.size[1] or None,
+        "height": task.size[0] or None,
         "warnings": list(task.remarks),
     }

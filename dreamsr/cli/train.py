@@ -32,8 +32,8 @@ def train(
         typer.Option(
             "--config",
             "-c",
-            help="TOML file or preset: bicubic-x4 (the default), photo-x4, many-scales, sr3-face; "
-            "to go on with --init: fine-tune, texture.",
+            help="TOML file or preset: bicubic-x4 (the default), photo-x4, sr3-face; "
+            "to go on with --init: fine-tune, many-scales, texture.",
         ),
     ] = None,
     overrides: Annotated[
@@ -51,7 +51,7 @@ def train(
         str | None, typer.Option(help="Save and stop after this time, as 25m; --resume goes on.")
     ] = None,
     device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
+    dtype: options.TrainingDtype = "auto",
     threads: options.Threads = None,
     compile: options.Compile = "auto",
     quiet: options.Quiet = False,

@@ -52,4 +52,5 @@ class ModelConfig:
     @property
     def scales(self) -> str:
         """The scales that it makes, in words: `x4`, or `x1.5 to x4`."""
-        return f"x{self.scale}" if self.smallest_scale is None else f"x{self.smallest_scale:g} to x{self.scale}"
+        least = self.least_scale
+        return f"x{self.scale}" if least == self.scale else f"x{least:g} to x{self.scale}"
