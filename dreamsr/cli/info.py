@@ -12,7 +12,7 @@ def info(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A picture.")],
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Tell what a picture is, and how dreamsr has made it: the command that makes it again."""
+    """Tell what a picture is and how dreamsr made it, with the command that makes it again."""
     import json as json_module
 
     from dreamsr.errors import UsageError

@@ -57,7 +57,7 @@ Fidelity = Annotated[
 Samples = Annotated[
     int,
     typer.Option(
-        help="Mean of so many samples, up to 8 of the picture flipped or turned; takes so many times as long.",
+        help="Samples whose mean is the output, up to 8 of the picture flipped or turned; N take N times as long.",
         rich_help_panel="Sampling",
     ),
 ]
@@ -65,14 +65,14 @@ Uncertainty = Annotated[
     bool,
     typer.Option(
         "--uncertainty",
-        help="Map where the samples differ: NAME_uncertainty.png (16-bit gray), NAME_uncertainty_preview.png.",
+        help="With --samples, map where they differ: NAME_uncertainty.png (16-bit gray), NAME_uncertainty_preview.png.",
         rich_help_panel="Sampling",
     ),
 ]
 Consistency = Annotated[
     float,
     typer.Option(
-        help="0 to 1: make the output agree with the input when it is reduced again; for clean inputs and bicubic-x4.",
+        help="0 to 1: how far the output, reduced again, has to equal the input; for clean inputs and bicubic-x4.",
         rich_help_panel="Sampling",
     ),
 ]
@@ -85,7 +85,7 @@ Tile = Annotated[
     ),
 ]
 BatchSize = Annotated[int | None, typer.Option(help="Tiles in one call of the network (default: 1 on a CPU, else 16)")]
-Threads = Annotated[int | None, typer.Option(help="CPU threads of the network (default: one a core)")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads of the network (default: one for each core)")]
 Compile = Annotated[
     Literal["auto", "on", "off"], typer.Option("--compile", help="torch.compile; auto: where the job is large enough.")
 ]
@@ -102,7 +102,7 @@ Scale = Annotated[
 MaxSide = Annotated[
     int | None,
     typer.Option(
-        help="Longest side of the output at most, in pixels; below it the model's scale; larger inputs fail.",
+        help="Limit to the longest side, in pixels; outputs below it have the model's scale; larger inputs fail.",
         rich_help_panel="Size",
     ),
 ]
@@ -124,14 +124,18 @@ Suffix = Annotated[
 ]
 Compare = Annotated[
     bool,
-    typer.Option("--compare", help="Draw before and after beside each: NAME_compare.png.", rich_help_panel="Output"),
+    typer.Option(
+        "--compare",
+        help="Write a picture of before and after beside every output: NAME_compare.png.",
+        rich_help_panel="Output",
+    ),
 ]
 Report = Annotated[
     Path | None,
     typer.Option(
         "--report",
         callback=html,
-        help="Write a page with all results and pictures, HTML.",
+        help="Write an HTML page of all results, with the first pictures.",
         rich_help_panel="Output",
     ),
 ]
@@ -147,13 +151,11 @@ Provenance = Annotated[
     bool,
     typer.Option(
         "--provenance/--no-provenance",
-        help="Note in the outputs how they were made: dreamsr info.",
+        help="Record in the outputs how they were made; dreamsr info shows it.",
         rich_help_panel="Output",
     ),
 ]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Make outputs again that exist.", rich_help_panel="Output")
-]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make existing outputs again.", rich_help_panel="Output")]
 DryRun = Annotated[
     bool,
     typer.Option(
@@ -161,7 +163,10 @@ DryRun = Annotated[
     ),
 ]
 Json = Annotated[
-    bool, typer.Option("--json", help="A JSON object a file on stdout, and a summary.", rich_help_panel="Output")
+    bool,
+    typer.Option(
+        "--json", help="Print a JSON object for each file on stdout, and a summary.", rich_help_panel="Output"
+    ),
 ]
 Quiet = Annotated[
     bool,

@@ -43,7 +43,7 @@ def tune(
 ) -> None:
     """Search the noise levels and the sampler that a model is best sampled with at few steps.
 
-    What wins is written into the model's file, for its weights and this number of steps; `--sampler auto`,
+    The best is written into the model's file, for its weights and this number of steps; `--sampler auto`,
     the default, uses it. The same command finds the same. It is never worse on its pictures than before.
     """
     from dreamsr.engine import measure, tuner

@@ -60,9 +60,10 @@ def upscale(
     """Upscale pictures and folders of pictures.
 
     The last of several arguments is OUT. Without OUT, a single picture gets name_x4.png beside it. A
-    broken file is reported and the rest is done. The same command again goes on where it stopped, and
-    makes again what changed. Several processes may share a folder, also as torchrun -m dreamsr. Exit
-    code: 0 all done or skipped, 1 a picture failed, 2 wrong usage, 130 interrupted.
+    broken file is reported and the others are done. The same command again continues an interrupted job,
+    and remakes outputs whose input or settings changed. Several processes may share a folder, also as
+    torchrun -m dreamsr. Exit code: 0 all done or skipped, 1 a picture failed, 2 wrong usage, 130
+    interrupted.
     """
     sources, target = (places, output) if output or len(places) == 1 else (places[:-1], places[-1])
     for source in sources:
