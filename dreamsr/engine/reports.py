@@ -133,11 +133,5 @@ def _before_and_after(result: Result) -> Comparison | None:
         after, before = (images.read(path).color for path in (result.task.target, result.task.source))
     except ImageError:
         return None
-    height, width = after.shape[-2:]
-    tall, wide = min(LARGEST, height), min(LARGEST, width)
-    top, left = (height - tall) // 2, (width - wide) // 2
-    part = after[:, top : top + tall, left : left + wide]
-    down, right = before.shape[-2] / height, before.shape[-1] / width
-    box = (left * right, top * down, (left + wide) * right, (top + tall) * down)
-    enlarged = images.magnified(before, box, (tall, wide))
-    return Comparison(result.task.target.name, Shot("bicubic", enlarged), Shot("dreamsr", part))
+    bicubic, made = images.middles(before, after, LARGEST)
+    return Comparison(result.task.target.name, Shot("bicubic", bicubic), Shot("dreamsr", made))

@@ -7,9 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from torch import Tensor
-
-from dreamsr.core.resize import bicubic
 from dreamsr.engine.outputs import LOSSY
 from dreamsr.engine.planning import Task
 from dreamsr.engine.resume import Judge, Verdict
@@ -20,6 +17,7 @@ from dreamsr.files.images import Picture
 from dreamsr.files.manifest import Entry, Manifest, file_digest
 
 _SHEET_SIDE = 512
+"""Longest side of the two halves of a comparison, in pixels of the output."""
 
 
 class Worker:
@@ -108,7 +106,8 @@ class Worker:
 
         try:
             if work.task.sheet and work.before:
-                images.write_sheet(work.task.sheet, _halves(work.before, picture))
+                halves = images.middles(work.before.color, picture.color, _SHEET_SIDE)
+                images.write_sheet(work.task.sheet, [[x] for x in halves])
             if work.task.maps and work.deviation is not None:
                 uncertainty.write(*work.task.maps, work.deviation)
             lost = images.write(work.task.target, picture, self.job.quality, begun)
@@ -191,14 +190,3 @@ def _elsewhere(task: Task, entry: Entry) -> Result:
     warnings = tuple(entry.warnings)
     status: Literal["done", "failed"] = "done" if entry.status == "done" else "failed"
     return Result(task, status, entry.message, size, entry.seconds, warnings, entry.agreement, elsewhere=True)
-
-
-def _halves(before: Picture, after: Picture) -> list[list[Tensor]]:
-    """The middle of a picture, at most _SHEET_SIDE pixels of the output: bicubic, and what was made."""
-    (h, w), (height, width) = before.size, after.size
-    rows, columns = min(h, max(1, _SHEET_SIDE * h // height)), min(w, max(1, _SHEET_SIDE * w // width))
-    top, left = (h - rows) // 2, (w - columns) // 2
-    y, x = round(top * height / h), round(left * width / w)
-    size = (min(height - y, round(rows * height / h)), min(width - x, round(columns * width / w)))
-    enlarged = bicubic(before.color[None, :, top : top + rows, left : left + columns], size)[0]
-    return [[enlarged], [after.color[:, y : y + size[0], x : x + size[1]]]]

@@ -37,7 +37,7 @@ __all__ = [
     "enlarged",
     "find",
     "is_ours",
-    "magnified",
+    "middles",
     "obstacle",
     "others",
     "probe",
@@ -77,10 +77,19 @@ def data_uri(color: Tensor) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
 
 
-def magnified(color: Tensor, box: tuple[float, float, float, float], size: tuple[int, int]) -> Tensor:
-    """A part of (3, h, w) in [-1, 1] at (height, width); `box` is left, top, right, bottom in pixels and fractions."""
-    part = to_pil(Picture(color)).resize(size[::-1], Image.Resampling.BICUBIC, box)
-    return to_unit(torch.from_numpy(np.asarray(part).copy()).permute(2, 0, 1))
+def middles(before: Tensor, after: Tensor, most: int) -> list[Tensor]:
+    """The middle of a picture, `most` pixels a side of what it became, enlarged by bicubic, and as it became.
+
+    before, after: (3, h, w) and (3, H, W) in [-1, 1]; returns two of (3, min(H, most), min(W, most)).
+    """
+    height, width = after.shape[-2:]
+    tall, wide = min(most, height), min(most, width)
+    top, left = (height - tall) // 2, (width - wide) // 2
+    down, right = before.shape[-2] / height, before.shape[-1] / width
+    box = (left * right, top * down, (left + wide) * right, (top + tall) * down)
+    part = to_pil(Picture(before)).resize((wide, tall), Image.Resampling.BICUBIC, box)
+    bicubic = to_unit(torch.from_numpy(np.asarray(part).copy()).permute(2, 0, 1))
+    return [bicubic, after[:, top : top + tall, left : left + wide]]
 
 
 def find(root: Path) -> list[Path]:
