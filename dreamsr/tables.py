@@ -167,10 +167,10 @@ def _by_kind(tables: list[Any], value: Mapping[str, Any], where: str) -> Any:
     """The dataclass whose `kind` a table names; the first one where it names none."""
     if len(tables) == 1 or "kind" not in value:
         return tables[0]
-    kinds = {table.kind: table for table in tables}
-    if value["kind"] not in kinds:
-        raise ConfigError(f"{where}.kind is {value['kind']!r}; expected {' or '.join(kinds)}")
-    return kinds[value["kind"]]
+    for table in tables:
+        if table.kind == value["kind"]:
+            return table
+    raise ConfigError(f"{where}.kind is {value['kind']!r}; expected {' or '.join(table.kind for table in tables)}")
 
 
 def _convert_union(options: tuple[Any, ...], value: Any, where: str, root: type) -> Any:

@@ -42,7 +42,12 @@ def test_lines_are_json_objects(tmp_path: Path) -> None:
     assert json.loads(line)["output"] == "a.png"
 
 
-@pytest.mark.parametrize("torn", [b'{"output": "b.p', b"{}\n", b'"text"\n', b"\xff\xfe", b'{"output": "b.png"}\n'])
+NAMED_BY_A_LIST = b'{"output": ["b"], "input": "b", "status": "done", "settings": "", "model": "", "seed": 0}\n'
+
+
+@pytest.mark.parametrize(
+    "torn", [b'{"output": "b.p', b"{}\n", b'"text"\n', b"\xff\xfe", b'{"output": "b.png"}\n', NAMED_BY_A_LIST]
+)
 def test_a_torn_or_foreign_line_costs_itself_alone(torn: bytes, tmp_path: Path) -> None:
     Manifest(tmp_path).append(ENTRY)
     with (tmp_path / ".dreamsr.jsonl").open("ab") as file:

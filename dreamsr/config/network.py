@@ -5,6 +5,9 @@ from typing import Literal
 
 from dreamsr.config.checks import require
 
+MOST_BLOCKS, MOST_WIDTH = 1000, 2**16
+"""Of a level and of the encoder: a file that asks for more is refused before a network is laid out."""
+
 
 @dataclass(frozen=True)
 class NetworkConfig:
@@ -23,10 +26,13 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         require(len(self.widths) >= 1, "network.widths", "at least one width", self.widths)
-        require(min(self.widths) >= 1, "network.widths", "positive numbers", self.widths)
-        good = len(self.depths) == len(self.widths) and min(self.depths) >= 1
-        require(good, "network.blocks", f"at least 1, once or for each of {len(self.widths)} levels", self.blocks)
-        require(self.encoder_blocks >= 0, "network.encoder_blocks", ">= 0", self.encoder_blocks)
+        good = all(1 <= width <= MOST_WIDTH for width in self.widths)
+        require(good, "network.widths", f"numbers from 1 to {MOST_WIDTH}", self.widths)
+        good = len(self.depths) == len(self.widths) and all(1 <= depth <= MOST_BLOCKS for depth in self.depths)
+        expected = f"1 to {MOST_BLOCKS}, once or for each of {len(self.widths)} levels"
+        require(good, "network.blocks", expected, self.blocks)
+        good = 0 <= self.encoder_blocks <= MOST_BLOCKS
+        require(good, "network.encoder_blocks", f"0 to {MOST_BLOCKS}", self.encoder_blocks)
         require(self.patch in (1, 2, 4, 8), "network.patch", "1, 2, 4 or 8", self.patch)
         told = not self.scale_embedding or self.encoder_blocks >= 1
         require(told, "network.encoder_blocks", "at least 1 with network.scale_embedding", self.encoder_blocks)
@@ -58,8 +64,10 @@ class SR3Config:
 
     def __post_init__(self) -> None:
         require(len(self.multipliers) >= 1, "network.multipliers", "at least one", self.multipliers)
-        require(min(self.multipliers) >= 1, "network.multipliers", "positive numbers", self.multipliers)
-        require(self.blocks >= 1, "network.blocks", "at least 1", self.blocks)
+        good = all(1 <= factor <= MOST_WIDTH // max(1, self.channels) for factor in self.multipliers)
+        expected = f"numbers from 1, and channels up to {MOST_WIDTH}"
+        require(good, "network.multipliers", expected, self.multipliers)
+        require(1 <= self.blocks <= MOST_BLOCKS, "network.blocks", f"1 to {MOST_BLOCKS}", self.blocks)
         require(self.groups >= 1, "network.groups", "at least 1", self.groups)
         good = self.channels >= 2 and self.channels % 2 == 0 and self.channels % self.groups == 0
         require(good, "network.channels", f"an even multiple of network.groups = {self.groups}", self.channels)

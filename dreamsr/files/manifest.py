@@ -139,6 +139,7 @@ def _parse(line: bytes) -> Entry | None:
     try:
         document = {k: v for k, v in json.loads(line).items() if k in _KNOWN}
         lists = {key: tuple(value) for key, value in document.items() if isinstance(value, list)}
-        return Entry(**document | lists)
+        entry = Entry(**document | lists)
+        return entry if isinstance(entry.output, str) else None
     except (ValueError, TypeError, AttributeError):
         return None
