@@ -139,12 +139,13 @@ def test_a_picture_that_overflows_is_done_again_in_float32() -> None:
 
 
 class Telling:
-    """Says the angle and the scale it is told, where half precision does not hold them: infinity."""
+    """Says the angle and the scale it is told, of one picture; where half precision does not hold them: infinity."""
 
     def encode(self, anchor: Tensor, scale: Tensor) -> Tensor:
         return scale.expand(len(anchor)).view(-1, 1, 1, 1)
 
     def __call__(self, u: Tensor, angle: Tensor, features: Tensor) -> Tensor:
+        assert u.dtype == torch.float16 or len(u) == len(features) == 1
         told = angle.view(-1, 1, 1, 1) + features / 10
         return 0 * u.float() + (told if u.dtype == torch.float32 else torch.inf)
 

@@ -59,6 +59,7 @@ def test_a_step_goes_down_and_weights_decay() -> None:
     change = one_step(weight, gradient)
     assert (change * gradient).sum() < 0
     torch.testing.assert_close(one_step(weight, gradient, 0.1), change - 0.01 * 0.1 * weight)
+    torch.testing.assert_close(one_step(weight, torch.zeros_like(gradient), 0.1), -0.01 * 0.1 * weight)
 
 
 def test_the_momentum_is_that_of_nesterov() -> None:

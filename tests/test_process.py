@@ -1,6 +1,7 @@
 """The schedules against published values, and the grids."""
 
 import math
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -77,7 +78,7 @@ def test_cosine_is_a_quarter_turn() -> None:
 
 @pytest.mark.parametrize("process", ALL)
 def test_level_is_the_inverse_of_lambda(process: Process) -> None:
-    lam = torch.linspace(-20, 20, 161, dtype=torch.float64)
+    lam = torch.linspace(-20, 20, 161, dtype=torch.float64).view(7, 23)
     alpha, sigma = process.level(lam).unbind(-1)
     torch.testing.assert_close(torch.log(alpha / sigma), lam, rtol=0, atol=1e-12)
     relation = {"flow": alpha + sigma, "resshift": alpha + (sigma / process.config.kappa) ** 2}
@@ -89,6 +90,13 @@ def test_level_is_the_inverse_of_lambda(process: Process) -> None:
 def test_time_is_the_inverse_of_lambda(process: Process) -> None:
     lam = torch.linspace(*process.span, 31, dtype=torch.float64)
     torch.testing.assert_close(process.lambda_at(process.time_at(lam)), lam, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("process", ALL)
+def test_all_is_computed_in_float64(process: Process) -> None:
+    exact = torch.tensor([0.25, 0.75])  # in float32, too
+    for of in (process.level, process.lambda_at, process.time_at):
+        assert torch.equal(of(exact), of(exact.double()))
 
 
 @pytest.mark.parametrize("process", [SR3, DDPM, COSINE])
@@ -209,6 +217,8 @@ def test_anchored_variables() -> None:
     torch.testing.assert_close(COSINE.to_x(COSINE.to_u(x, anchor), anchor), x)
     assert torch.equal(SR3.to_u(x, anchor), x)
     assert torch.equal(SR3.to_x(x, anchor), x)
+    twice = replace(SR3.config, k=2.0)
+    assert Process(twice).clip(torch.tensor([-3.0, -0.5, 0.5, 3.0]), anchor).tolist() == [-2, -0.5, 0.5, 2]
 
 
 @pytest.mark.parametrize("process", [COSINE, SR3])

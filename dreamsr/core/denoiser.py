@@ -64,8 +64,6 @@ class Denoiser:
     def _redo(self, predicted: Tensor, u: Tensor, level: Tensor, condition: Condition) -> None:
         """Predict again, in float32, the pictures that overflowed; each alone, whatever its company."""
         finite = predicted.flatten(1).isfinite().all(1)
-        if bool(finite.all()):
-            return
         assert self.exact is not None
         exact = replace(self, network=self.exact, dtype=torch.float32, exact=None)
         for i in (~finite).nonzero().flatten().tolist():

@@ -149,7 +149,7 @@ class Layout:
         return spans(length, self.tile, self.halo, self.tile if self.static else self.granularity)
 
 
-def spans(length: int, longest: int, halo: int, multiple: int = 1) -> list[Span]:
+def spans(length: int, longest: int, halo: int, multiple: int) -> list[Span]:
     """The fewest spans over [0, length) that are no longer than `longest`, of one length and evenly spread.
 
     They overlap by at least two halos. Their length is a multiple of `multiple`, if that fits into `length`.
@@ -164,7 +164,7 @@ def spans(length: int, longest: int, halo: int, multiple: int = 1) -> list[Span]
 
 def shares(spans: Sequence[Span]) -> dict[int, Tensor]:
     """Weights (length,) of the spans of an axis by their start: falling in the overlap, 1 in sum at every pixel."""
-    ramp = torch.arange(spans[0].stop - spans[0].start) + 0.5
+    ramp = torch.arange(spans[0].stop) + 0.5
     ramp = torch.minimum(ramp, ramp.flip(0))
     total = torch.zeros(spans[-1].stop)
     for span in spans:
