@@ -1,13 +1,17 @@
 """Which device, and what is said of it."""
 
+import importlib.util
+import platform
 import shutil
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from dreamsr.engine import device
+from dreamsr.core import int8
+from dreamsr.engine import compilation, device
 from dreamsr.errors import UsageError
 
 CPU = torch.device("cpu")
@@ -30,6 +34,57 @@ def test_bf16_where_the_hardware_multiplies_it(
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx)
     assert device.choose_dtype(CPU, "auto") == expected
+    assert device.choose_dtype(torch.device("mps"), "auto") == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("capability", "bf16", "reason"),
+    [((6, 1), False, "this GPU is too old"), ((7, 0), False, None), ((8, 0), True, None)],
+)
+def test_what_a_gpu_of_some_age_can_do(
+    capability: tuple[int, int], bf16: bool, reason: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: object())
+    monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/gcc")
+    assert device.has_bf16(torch.device("cuda")) == bf16
+    assert compilation.unavailable(torch.device("cuda")) == reason
+
+
+@pytest.mark.parametrize(
+    ("machine", "operators", "there"),
+    [
+        ("x86_64", {"qconv_pointwise": None}, True),
+        ("AMD64", {"qconv_pointwise": None}, True),
+        ("arm64", {"qconv_pointwise": None}, False),
+        ("x86_64", {}, False),
+    ],
+)
+def test_where_there_is_int8(
+    machine: str, operators: dict[str, None], there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    monkeypatch.setattr(torch.ops, "onednn", SimpleNamespace(**operators))
+    for vnni in (True, False):
+        monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda vnni=vnni: vnni)
+        assert (int8.available(), int8.fast()) == (there, there and vnni)
+        assert int8.largest_weight() == (127 if there and vnni else 63)
+    if there:
+        assert device.choose_dtype(CPU, "int8") == torch.int8
+    for wrong in (torch.device("cuda"), *([] if there else [CPU])):
+        with pytest.raises(UsageError, match="int8 is for CPUs with a torch for x86"):
+            device.choose_dtype(wrong, "int8")
+
+
+@pytest.mark.parametrize(
+    ("there", "broken", "chosen"),
+    [("cuda mps", "", "cuda"), ("cuda mps", "cuda", "mps"), ("mps", "", "mps"), ("mps", "mps", "cpu"), ("", "", "cpu")],
+)
+def test_the_first_that_works_is_chosen(there: str, broken: str, chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda" in there)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in there)
+    monkeypatch.setattr(device, "trouble", lambda kind: "broken" if kind == broken else None)
+    assert device.choose_device("auto").type == chosen
 
 
 @pytest.mark.parametrize(
@@ -88,8 +143,9 @@ def test_threads() -> None:
     assert torch.get_num_threads() == 1
     device.set_threads(None)
     assert torch.get_num_threads() == 1
-    with pytest.raises(UsageError, match="--threads is 0; expected a whole number from 1 to 1024"):
-        device.set_threads(0)
+    for wrong in (0, 1025):
+        with pytest.raises(UsageError, match=f"--threads is {wrong}; expected a whole number from 1 to 1024"):
+            device.set_threads(wrong)
 
 
 def test_kept_memory_is_asked_for_once_and_harmless() -> None:

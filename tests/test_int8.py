@@ -86,8 +86,10 @@ def test_constants_and_company() -> None:
     for i in range(3):
         assert torch.equal(together[i : i + 1], conv(x[i : i + 1]))
     torch.testing.assert_close(conv(x[:1] * 1e-38)[0, :, 2, 2], bias)
-    x[1, 5, 2, 2] = torch.inf
-    assert conv(x).isfinite().flatten(1).all(1).tolist() == [True, False, True]
+    for broken in (torch.inf, -torch.inf, torch.nan):
+        x[1, 5, 2, 2] = broken
+        assert conv(x).isnan().flatten(1).all(1).tolist() == [False, True, False]
+        assert torch.equal(conv(x)[::2], together[::2])
 
 
 def test_first_and_last_layers_are_kept_however_wide() -> None:

@@ -173,6 +173,9 @@ def test_a_window_holds_the_pixels_that_lie_in_it() -> None:
     assert Axis(40, 100, 16, 48).held == slice(7, 19)
     assert Axis(40, 100, 0, 100).held == slice(0, 40)
     assert Axis(25, 100, 16, 48).held == slice(4, 12)
+    # and sees two more than it touches on either side, as far as there are any
+    assert Axis(40, 100, 16, 48).seen == slice(4, 22)
+    assert Axis(40, 100, 0, 100).seen == slice(0, 40)
 
 
 @pytest.mark.parametrize("size", [(200, 125), (117, 73)])

@@ -245,6 +245,7 @@ def test_output_size(size: tuple[int, int], scale: float, expected: tuple[int, i
         ({"steps": 0}, "--steps is 0"),
         ({"steps": -3}, "--steps is -3"),
         ({"batch": 0}, "--batch-size is 0"),
+        ({"seed": 2**64}, "--seed is 18446744073709551616"),
         ({"sampler": "euler"}, "sampler 'euler' is unknown"),
     ],
 )

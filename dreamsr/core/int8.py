@@ -92,5 +92,5 @@ def _replaceable(network: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Conv2d
     """(module, name in it, convolution) of the wide ones in inner modules: the network's own are its first and last."""
     for module in network.modules():
         for name, conv in module.named_children() if module is not network else ():
-            if isinstance(conv, nn.Conv2d) and conv.groups == 1 and min(conv.in_channels, conv.out_channels) >= LEAST:
+            if isinstance(conv, nn.Conv2d) and min(conv.in_channels, conv.out_channels) >= LEAST:
                 yield module, name, conv
