@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from dreamsr.engine import compilation
 from dreamsr.engine.compilation import PAYS, worthwhile
 from dreamsr.engine.schedule import Settings
 from dreamsr.engine.upscaler import Upscaler
-from dreamsr.errors import UsageError
+from dreamsr.errors import DreamSRError, UsageError
 from dreamsr.files.checkpoint import Model
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -66,6 +67,29 @@ def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not worthwhile("auto", CPU, BF16, 1e9, recorded=True)  # on another machine
     with pytest.raises(UsageError, match="--compile on: there is no C\\+\\+ compiler"):
         worthwhile("on", CPU, BF16, 1e9)
+
+
+def test_what_is_compiled_first_is_timed(tiny_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture that fits into one tile."""
+    times, shapes = iter((3.0, 5.0)), []
+    monkeypatch.setattr(time, "perf_counter", lambda: next(times))
+    monkeypatch.setattr(Upscaler, "__call__", lambda _, pictures: shapes.extend(x.shape for x in pictures))
+    upscaler = Upscaler(tiny_model, Settings(tile=240))
+    assert compilation.warm_up(upscaler) == 2.0
+    assert shapes == [(3, 240 // 4 // 2, 240 // 4 // 3)]
+
+
+@pytest.mark.parametrize(("error", "words"), [(RuntimeError("no\nmore"), "here: no$"), (KeyError(), "here: KeyError$")])
+def test_what_a_compiler_fails_at_is_one_line(
+    error: Exception, words: str, tiny_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Upscaler, "__call__", failing)
+    with pytest.raises(DreamSRError, match=words) as caught:
+        compilation.warm_up(Upscaler(tiny_model))
+    assert caught.value.hint == "use --compile off"
 
 
 @pytest.mark.skipif(shutil.which("false") is None, reason="there is no program that fails")

@@ -1,6 +1,8 @@
 """Which device, and what is said of it."""
 
+import ctypes
 import importlib.util
+import os
 import platform
 import shutil
 from types import SimpleNamespace
@@ -125,6 +127,7 @@ def test_a_device_that_is_not_there_is_not_replaced_by_another() -> None:
     with pytest.raises(UsageError, match="device 'toaster' cannot be used") as raised:
         device.choose_device("toaster")
     assert "--device cpu" in raised.value.hint
+    assert device.trouble("cpu") is None
 
 
 def test_description_names_device_threads_and_precision() -> None:
@@ -151,3 +154,34 @@ def test_threads() -> None:
 def test_kept_memory_is_asked_for_once_and_harmless() -> None:
     device.keep_memory()
     assert float(torch.ones(1000, 1000).sum()) == 1e6
+
+
+@pytest.mark.skipif(os.name != "posix", reason="has no glibc")
+@pytest.mark.parametrize(
+    ("most", "kept"),
+    [
+        (2**31 - 1, {-3: 2**30, -1: 2**31 - 1}),  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD
+        (2**25, {-3: 2**25, -1: 2**31 - 1}),
+        (2**17, {}),
+        (None, {}),
+    ],
+)
+def test_what_glibc_takes_is_asked_for(most: int | None, kept: dict[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[int, int] = {}
+
+    def mallopt(parameter: int, value: int) -> int:
+        taken = most is not None and (parameter != -3 or value <= most)
+        if taken:
+            asked[parameter] = value
+        return int(taken)
+
+    library = SimpleNamespace() if most is None else SimpleNamespace(mallopt=mallopt)
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: library)
+    device.keep_memory()
+    assert asked == kept
+
+
+def test_single_precision_is_that_of_single_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    device.exact_floats()
+    assert not torch.backends.cudnn.allow_tf32

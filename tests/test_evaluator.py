@@ -103,6 +103,12 @@ def test_differences_leave_out_pictures_without_two_finite_values() -> None:
     assert statistics.differences(rows, "b", "a")["psnr_y"].value == -1
 
 
+def test_differences_are_of_measures_that_both_have_and_that_have_means() -> None:
+    scores = {"psnr_y": 30.0, "peak_mib": 100.0}
+    rows = [Row("x", "a", {**scores, "lpips": 0.2}), Row("x", "b", scores)]
+    assert statistics.differences(rows, "a", "b").keys() == statistics.differences(rows, "b", "a").keys() == {"psnr_y"}
+
+
 def test_a_sweep_is_a_cartesian_product_of_typed_values() -> None:
     axes = sweep.parse(["steps=1,4", "sampler=ddim,dpmpp-2m", "tile=512"])
     found = sweep.combinations(Settings(seed=7), axes)

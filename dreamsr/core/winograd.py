@@ -135,7 +135,7 @@ def convolve(x: Tensor, transformed: Tensor, bias: Tensor) -> Tensor:
         products[_AT_ONES] += bias
         tiles = (OUTPUT @ products.transpose(0, 1)).view(-1, bottom - top, columns, 4, 4, channels)
         _by_tiles(y[pictures, :, 4 * top : 4 * bottom]).copy_(tiles)
-    if (height % 4, width % 4) == (0, 0):
+    if y.shape[2:] == x.shape[2:]:
         return y
     # a single picture without its last rows is contiguous as it is, and a view may not be written over
     return y[:, :, :height, :width].clone(memory_format=torch.channels_last)

@@ -95,11 +95,11 @@ def exact_floats() -> None:
 def keep_memory() -> None:
     """Let glibc keep freed memory for the next tensor: handing every one back costs page after page of faults.
 
-    Does nothing with other C libraries.
+    Does nothing with other C libraries. Old versions of glibc refuse more than 32 MiB, and what is set at all ends the
+    adaptation of the other threshold, so without the first the second would do harm.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+    if mallopt is not None and any(mallopt(_M_MMAP_THRESHOLD, size) for size in (1 << 30, 1 << 25)):
         mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
