@@ -1,5 +1,6 @@
 """When torch.compile is worth its price, and that it changes nothing but the last bits."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from dreamsr.engine.compilation import PAYS, worthwhile
 from dreamsr.engine.schedule import Settings
 from dreamsr.engine.upscaler import Upscaler
 from dreamsr.errors import DreamSRError, UsageError
+from dreamsr.files import hub
 from dreamsr.files.checkpoint import Model
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -69,9 +71,56 @@ def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
         worthwhile("on", CPU, BF16, 1e9)
 
 
+@pytest.mark.parametrize("static", [False, True])
+def test_both_parts_are_compiled_for_the_shapes_that_come(
+    static: bool, tiny_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def compiling(part: object, dynamic: bool) -> object:
+        asked.append(dynamic)
+        return part
+
+    monkeypatch.setattr(torch, "compile", compiling)
+    monkeypatch.setattr(os, "environ", {k: v for k, v in os.environ.items() if k != "TORCHINDUCTOR_CACHE_DIR"})
+    network, (x, angle) = tiny_model.network, (torch.rand(1, 3, 32, 32), torch.tensor([0.5]))
+    made = compilation.compiled(network, static)
+    assert asked == [not static] * 2
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(hub.cache_folder() / "compiled")
+    features = made.encode(x, angle)
+    assert torch.equal(features, network.encode(x, angle))
+    assert torch.equal(made(x, angle, features), network(x, angle, features))
+    assert network in [*made.modules()]
+
+
+@pytest.mark.parametrize(
+    ("device", "triton", "there", "reason"),
+    [
+        (CPU, False, "g++", None),
+        (CPU, False, "mine++", None),
+        (CPU, True, "gcc", "there is no C++ compiler"),
+        (CUDA, True, "gcc", None),
+        (CUDA, True, "mine", None),
+        (CUDA, True, "g++", "there is no C compiler"),
+        (CUDA, False, "gcc", "there is no triton package"),
+        (torch.device("mps"), True, "g++", "it is not used on mps"),
+    ],
+)
+def test_what_cannot_be_compiled(
+    device: torch.device, triton: bool, there: str, reason: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if triton and name == "triton" else None)
+    monkeypatch.setattr(shutil, "which", lambda name: name if name == there else None)
+    monkeypatch.setenv("CC", "mine")
+    monkeypatch.setenv("CXX", "mine++")
+    assert compilation.unavailable(device) == reason
+
+
 def test_what_is_compiled_first_is_timed(tiny_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """A picture that fits into one tile."""
-    times, shapes = iter((3.0, 5.0)), []
+    times = iter((3.0, 5.0))
+    shapes: list[tuple[int, ...]] = []
     monkeypatch.setattr(time, "perf_counter", lambda: next(times))
     monkeypatch.setattr(Upscaler, "__call__", lambda _, pictures: shapes.extend(x.shape for x in pictures))
     upscaler = Upscaler(tiny_model, Settings(tile=240))
