@@ -26,15 +26,17 @@ from programs import PROGRAM, TORCHRUN, Program, killed, load, small, visible
 from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import Progress
+from torch import Tensor
 
 from dreamsr.cli import console
+from dreamsr.core.size import Size
 from dreamsr.engine.device import Tiling
-from dreamsr.engine.estimate import estimate
+from dreamsr.engine.estimate import _VALUES_A_TILE_PIXEL, Estimate, estimate
 from dreamsr.engine.finish import finished
 from dreamsr.engine.outputs import Sizing
 from dreamsr.engine.planning import Task
 from dreamsr.engine.schedule import Settings
-from dreamsr.engine.upscaler import Upscaler
+from dreamsr.engine.upscaler import WHOLE, Upscaler
 from dreamsr.engine.work import Job, describe
 from dreamsr.engine.worker import Worker
 from dreamsr.errors import DiskFullError, DreamSRError
@@ -522,6 +524,41 @@ def test_time_is_counted_in_tiles_where_all_have_one_shape(tiny_model: Model, mo
     monkeypatch.setattr("dreamsr.engine.upscaler.tiling", lambda _: Tiling(416, 4, True))
     assert upscaler.tiles(photo) == 4
     assert estimate(upscaler, [*thumbnails, photo]).seconds == 2 * (3 + 4)
+    assert estimate(upscaler, []) == Estimate(0, 0.0, 0)
+
+
+def test_time_is_the_best_of_three_calls_of_a_batch(tiny_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a picture of at most 1024 pixels a side."""
+    times = iter((0.0, 5.0, 10.0, 12.0, 20.0, 24.0))
+    asked: list[object] = []
+
+    def called(_: Upscaler, pictures: list[Tensor], sizes: list[Size]) -> list[Tensor]:
+        asked.append(([x.shape for x in pictures], sizes))
+        return pictures
+
+    monkeypatch.setattr(time, "perf_counter", lambda: next(times))
+    monkeypatch.setattr(Upscaler, "__call__", called)
+    found = estimate(Upscaler(tiny_model, Settings(batch=4)), [(98, 2048)])
+    assert found.seconds == 2 / 4 * 2048 / 1024
+    assert asked == [([(3, 25, 256)] * 4, [(98, 1024)] * 4)] * 3
+
+
+def test_memory_is_that_of_the_largest_picture_and_a_batch_of_its_tiles(
+    tiny_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dreamsr.engine.estimate._seconds", lambda *_: 1.0)
+
+    def taken(*sizes: Size, batch: int = 1, dtype: torch.dtype = torch.float32) -> int:
+        upscaler = Upscaler(tiny_model.to("cpu", dtype), Settings(tile=416, batch=batch))
+        return estimate(upscaler, sizes).bytes
+
+    tile = (416, 416)
+    held = 416 * 416 * _VALUES_A_TILE_PIXEL
+    assert taken(tile, batch=4) - taken(tile) == 3 * held * 4
+    assert taken(tile) - taken(tile, dtype=torch.bfloat16) == held * 2
+    assert taken((400, 400), tile, (30, 30)) == taken(tile)
+    # what is solved in one piece ends at WHOLE; of the rest there are four float32 of output and 3 bytes twice
+    assert taken((2 * WHOLE, WHOLE)) - taken((WHOLE, WHOLE)) == WHOLE**2 * (4 * 4 + 2 * 3)
 
 
 def test_a_dry_run_tells_and_writes_nothing(program: Program, tiny_file: Path, tmp_path: Path) -> None:
