@@ -158,6 +158,7 @@ def test_a_few_crops_can_be_overfitted(tmp_path: Path) -> None:
 def test_samples_have_the_models_steps_or_any_up_to_twice_as_many() -> None:
     drawn = [optimize.draw_steps(SAMPLES, step) for step in range(700)]
     assert set(drawn) == set(range(2, 9))
+    assert drawn[:20] == [optimize.draw_steps(SAMPLES, step) for step in range(20)]
     # half of them, and a seventh of the other half
     assert drawn.count(4) / 700 == pytest.approx(1 / 2 + 1 / 14, abs=0.05)
     single = replace(SAMPLES, model=replace(TINY, sampling=replace(TINY.sampling, steps=1)))
@@ -444,6 +445,7 @@ def test_levels_and_weights_of_a_run_are_those_of_its_configuration(folder: Path
 def test_half_of_the_steps_have_any_scale() -> None:
     assert {optimize.draw_scale(CONFIG, step) for step in range(20)} == {4}
     scales = torch.tensor([optimize.draw_scale(BLIND, step) for step in range(1000)])
+    assert torch.equal(scales[:20], torch.tensor([optimize.draw_scale(BLIND, step) for step in range(20)]))
     others = scales[scales < 4]
     assert len(others) / 1000 == pytest.approx(0.5, abs=0.05)
     assert float(others.min()) >= 1.5

@@ -179,6 +179,7 @@ def test_smaller_halves_the_batch_then_the_tile(tiny_model: Model) -> None:
         seen.append((now.tiling.batch, now.tiling.tile))
         now = now.smaller()
     assert seen == [(4, 512), (2, 512), (1, 512), (1, 256), (1, 128)]
+    assert Upscaler(tiny_model, Settings(tile=4 * HALO)).smaller() is None  # a half would be two halos and nothing else
 
 
 def test_overflow_in_half_precision_is_repaired(tiny_model: Model) -> None:
