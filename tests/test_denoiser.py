@@ -145,7 +145,7 @@ class Telling:
         return scale.expand(len(anchor)).view(-1, 1, 1, 1)
 
     def __call__(self, u: Tensor, angle: Tensor, features: Tensor) -> Tensor:
-        assert u.dtype == torch.float16 or len(u) == len(features) == 1
+        assert u.dtype == torch.float16 or len(u) == len(angle) == len(features) == 1
         told = angle.view(-1, 1, 1, 1) + features / 10
         return 0 * u.float() + (told if u.dtype == torch.float32 else torch.inf)
 

@@ -217,8 +217,10 @@ def test_anchored_variables() -> None:
     torch.testing.assert_close(COSINE.to_x(COSINE.to_u(x, anchor), anchor), x)
     assert torch.equal(SR3.to_u(x, anchor), x)
     assert torch.equal(SR3.to_x(x, anchor), x)
-    twice = replace(SR3.config, k=2.0)
-    assert Process(twice).clip(torch.tensor([-3.0, -0.5, 0.5, 3.0]), anchor).tolist() == [-2, -0.5, 0.5, 2]
+    twice = Process(replace(SR3.config, k=2.0))
+    assert torch.equal(twice.to_u(x, anchor), 2 * x)
+    assert torch.equal(twice.to_x(2 * x, anchor), x)
+    assert twice.clip(torch.tensor([-3.0, -0.5, 0.5, 3.0]), anchor).tolist() == [-2, -0.5, 0.5, 2]
 
 
 @pytest.mark.parametrize("process", [COSINE, SR3])

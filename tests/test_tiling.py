@@ -126,6 +126,7 @@ def test_blended_tiles_fade_into_each_other() -> None:
 def test_a_tile_without_a_core_is_refused() -> None:
     with pytest.raises(ValueError, match="no room"):
         Layout(SIZES, 32, 16)
+    assert len(Layout(((33, 40),), 33, 16).tiles) == 40 - 33 + 1  # of one pixel each
     with pytest.raises(ValueError, match="does not fit"):
         Layout(SIZES, 36, 4, 8)
 
