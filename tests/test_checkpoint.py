@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from dreamsr.config import ModelConfig, SR3Config
 from dreamsr.errors import CheckpointError
-from dreamsr.files import checkpoint
+from dreamsr.files import checkpoint, foreign
 from dreamsr.files.checkpoint import Model
 from dreamsr.tables import to_dict
 
@@ -87,6 +87,12 @@ def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
     assert "never opened" in error.hint
     torch.save({"w": torch.zeros(1)}, path)
     assert "is not a safetensors file" in refused(path).message
+
+
+def test_a_file_of_another_suffix_is_not_called_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(b"words")
+    assert refused(path).hint == foreign.OURS
 
 
 def test_a_checkpoint_of_another_program(tmp_path: Path) -> None:

@@ -329,6 +329,11 @@ def test_an_animation_of_one_frame_is_a_picture(tmp_path: Path) -> None:
         (".avif", (9, 9), False, 16, "AVIF holds 8 bits"),
         (".bmp", (9, 9), True, 8, "BMP has no transparency"),
         (".tiff", (40_000, 40_000), False, 16, "TIFF holds at most 4 GiB"),
+        (".tiff", (2**31, 1), False, 8, "TIFF holds at most 2147483647 pixels a side"),
+        (".bmp", (1, 2**31 - 1), False, 8, ""),
+        (".bmp", (1, 2**31), False, 8, "BMP holds at most 2147483647 pixels a side"),
+        (".png", (2**31 - 1, 1), True, 16, ""),
+        (".png", (2**31, 1), True, 16, "PNG holds at most 2147483647 pixels a side"),
     ],
 )
 def test_what_a_format_can_hold(suffix: str, size: tuple[int, int], alpha: bool, depth: int, words: str) -> None:

@@ -60,15 +60,17 @@ def test_a_torn_or_foreign_line_costs_itself_alone(torn: bytes, tmp_path: Path) 
     assert [entry.output for entry in Manifest(tmp_path).entries] == ["a.png", "c.png"]
 
 
-def test_a_line_is_read_when_it_is_whole(tmp_path: Path) -> None:
-    Manifest(tmp_path).append(ENTRY)
-    line = (tmp_path / ".dreamsr.jsonl").read_bytes().replace(b"a.png", b"b.png")
+@pytest.mark.parametrize("before", [["a.png"], []])
+def test_a_line_is_read_when_it_is_whole(before: list[str], tmp_path: Path) -> None:
+    for output in before:
+        Manifest(tmp_path).append(replace(ENTRY, output=output))
+    line = json.dumps({**ENTRY.__dict__, "output": "b.png"}).encode() + b"\n"
     manifest = Manifest(tmp_path)
     for part in (line[:20], line[20:]):
         with (tmp_path / ".dreamsr.jsonl").open("ab") as file:
             file.write(part)
         manifest.refresh()
-    assert [entry.output for entry in manifest.entries] == ["a.png", "b.png"]
+    assert [entry.output for entry in manifest.entries] == [*before, "b.png"]
 
 
 def test_keys_of_a_later_version_are_left_alone(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import photo
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image, ImageCms, TiffTags
 from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import IFDRational
 
@@ -213,6 +213,17 @@ def test_what_belongs_to_the_old_pixels_is_left_behind(tmp_path: Path) -> None:
     with Image.open(tmp_path / "b.tif") as image:
         assert not {37724, 33550, 34737} & set(image.getexif())
         assert image.getexif()[0x010F] == "a camera"
+
+
+def test_of_the_tags_of_tiff_those_that_describe_the_picture_are_kept() -> None:
+    """Of TIFF 6.0's, but for those of a page and its place."""
+    block = Image.Exif()
+    for tag in {tag for tag in TiffTags.TAGS_V2 if tag <= 532} - {285, 286, 287}:
+        block[tag] = "words"
+    kept = Image.Exif()
+    kept.load(metadata.clean(block, of_tiff=True) or b"")
+    described = "DocumentName ImageDescription Make Model Software DateTime Artist HostComputer"
+    assert {TiffTags.lookup(tag).name for tag in kept} == set(described.split())
 
 
 def test_xmp_speaks_of_the_picture_alone(tmp_path: Path) -> None:

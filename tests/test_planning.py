@@ -38,6 +38,7 @@ def made(tasks: list[Task]) -> list[str]:
         (Sizing(height=50), (20, 30), (50, 75)),
         (Sizing(width=100, height=50), (20, 30), (50, 75)),
         (Sizing(width=60, height=80), (20, 30), (40, 60)),
+        (Sizing(max_side=1), (1, 1), (1, 1)),
     ],
 )
 def test_sizes(sizing: Sizing, size: tuple[int, int], expected: tuple[int, int]) -> None:
