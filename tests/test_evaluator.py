@@ -558,6 +558,22 @@ def test_the_axes_of_a_page_have_a_few_round_values(width: float, tmp_path: Path
         assert 3 <= len(ticks) <= 10
 
 
+def test_points_lie_on_the_axes_of_a_page(tmp_path: Path) -> None:
+    points = [Point(str(x), x, 10 * x, (x, x), (10 * x, 10 * x)) for x in (27.0, 28.0, 31.0)]
+    page.write(tmp_path / "a.html", Page("title", "summary", plot=Plot("plot", "x", "y", points)))
+    text = (tmp_path / "a.html").read_text()
+    placed = zip(*re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', text), strict=True)
+    for axis, factor, tick in (
+        ("x", 1, r'<text x="([\d.]+)" y="[\d.]+" text-anchor="middle">([\d.]+)<'),
+        ("y", 10, r'y1="([\d.]+)" y2="[\d.]+"/>\n<text .* text-anchor="end">([\d.]+)<'),
+    ):
+        low, middle, high = map(float, next(placed))
+        assert abs(high - low) > 250, axis
+        assert middle == pytest.approx(low + (high - low) / 4, abs=0.1)
+        for place, value in re.findall(tick, text):
+            assert float(place) == pytest.approx(low + (high - low) * (float(value) / factor - 27) / 4, abs=0.1)
+
+
 def test_a_page_with_a_name_that_is_no_utf8(program: Program, tiny_file: Path) -> None:
     small(Path(os.fsdecode(b"in/caf\xe9.png")))
     code, out, err = program("upscale", "in", "out", "-m", tiny_file, "--steps", 1, "--report", "r.html", "--json")

@@ -310,6 +310,8 @@ def test_without_a_note_of_its_bytes_the_length_of_an_output_counts(finished: Pa
     manifest = Manifest(finished / "out")
     manifest.append(replace(manifest.entries[-1], output_sha256=""))
     assert judged(finished, settings="s2") == "make: the settings changed"
+    (finished / "out" / "a.png").write_bytes(b"retouched by hand")
+    assert judged(finished, settings="s2") == "skip: exists and is not what was written"
 
 
 def test_what_was_begun_is_known_by_its_bytes(finished: Path) -> None:

@@ -18,7 +18,7 @@ from dreamsr.config import ProcessConfig, TunedGrid
 from dreamsr.core.process import Process
 from dreamsr.core.sampling import SAMPLERS, solve
 from dreamsr.data.degrade import Pairs, degrade
-from dreamsr.engine import tuner
+from dreamsr.engine import sources, tuner
 from dreamsr.engine.measure import load_lpips
 from dreamsr.engine.schedule import Settings, schedule
 from dreamsr.engine.tuner import Candidate
@@ -219,6 +219,12 @@ def test_bad_input(words: str, message: str, program: Program, tiny_file: Path, 
     code, _, err = program(*words.split())
     assert code == 2
     assert message in err
+
+
+def test_of_a_picture_without_partner_the_exact_middle_is_taken(tmp_path: Path) -> None:
+    picture = photo("coffee")[:, :71, :85]
+    images.write(tmp_path / "a.png", Picture(picture))
+    assert torch.equal(sources.middles([tmp_path / "a.png"], TINY, None, 64).originals[0], picture[:, 3:67, 10:74])
 
 
 def test_given_pairs_begin_at_the_same_pixel(tmp_path: Path) -> None:
