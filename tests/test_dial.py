@@ -23,6 +23,7 @@ from dreamsr.engine.upscaler import Upscaler
 from dreamsr.errors import UsageError
 from dreamsr.files import checkpoint, hub, images, uncertainty
 from dreamsr.files.checkpoint import Model
+from dreamsr.files.manifest import Manifest
 from dreamsr.metrics import luma, psnr
 
 
@@ -186,11 +187,13 @@ def test_uncertainty_needs_samples(program: Program, tmp_path: Path) -> None:
 def test_the_report_names_the_agreement(program: Program, tiny_file: Path, tmp_path: Path) -> None:
     """With consistency the output, reduced again, is within rounding of the input: 1/255 is 48 dB."""
     ramp = Image.linear_gradient("L").resize((24, 20)).convert("RGB")
-    ramp.point(lambda v: 60 + v // 2).save(tmp_path / "a.png")
-    code, _, err = program("upscale", "a.png", "b.png", "-m", tiny_file, "--consistency", 1, "--steps", 2)
+    (tmp_path / "in").mkdir()
+    ramp.point(lambda v: 60 + v // 2).save(tmp_path / "in" / "a.png")
+    code, _, err = program("upscale", "in", "out", "-m", tiny_file, "--consistency", 1, "--steps", 2)
     assert code == 0
-    agreement = float(err.split("LR-PSNR ")[1].split()[0])
-    assert agreement > 20 * math.log10(255)
+    agreement = err.split("LR-PSNR ")[1].split()[0]
+    assert float(agreement) > 20 * math.log10(255)
+    assert f"{Manifest(tmp_path / 'out').entries[0].agreement:.1f}" == agreement
 
 
 def test_the_dial_of_the_bundled_model_trades_psnr_for_texture(bundled: Model) -> None:

@@ -108,11 +108,14 @@ def test_the_score_is_what_upscaling_with_the_tuned_model_gives(tiny_model: Mode
 
 def test_the_first_candidate_is_what_there_was(tiny_model: Model) -> None:
     tuned = TunedGrid("ddim", (-1.0, 1.0), 1.0, "digest", "psnr", "")
-    model = replace(tiny_model, config=replace(TINY, sampling=replace(TINY.sampling, tuned=(tuned,))))
+    longer = replace(tuned, lambdas=(-2.0, -1.0, 1.0))
+    model = replace(tiny_model, config=replace(TINY, sampling=replace(TINY.sampling, tuned=(tuned, longer))))
     found = tuner.starts(model, 2)
     assert found[0].sampler == "ddim"
     assert found[0].lambdas == pytest.approx((-4, 2))
     assert len(set(found)) == len(found)
+    assert Candidate("ddim", (-1.0, 1.0), 1.0) in found
+    assert {len(candidate.lambdas) for candidate in found} == {2}
 
 
 def test_tuned_grids_belong_to_their_weights(tiny_model: Model, tmp_path: Path) -> None:
