@@ -145,6 +145,11 @@ def test_a_network_that_is_no_table() -> None:
         from_dict(ModelConfig, {"network": 3})
 
 
+def test_a_kind_of_a_table_that_has_none_is_an_unknown_key() -> None:
+    with pytest.raises(ConfigError, match=r"unknown key 'model\.kind'"):
+        from_dict(TrainConfig, {"model": {"kind": "patch-unet"}})
+
+
 def test_unknown_key_of_a_file_names_its_place() -> None:
     with pytest.raises(ConfigError, match=r"unknown key 'model\.process\.kk'") as raised:
         from_dict(TrainConfig, {"model": {"process": {"kk": 1}}})
