@@ -120,8 +120,8 @@ class Report:
             rows = [[d["input"], d["output"], _size(d), d["status"], d["message"]] for d in documents]
             console.table(["input", "output", "size", "status", "why"], rows)
         console.say(
-            f"{len(todo)} of {len(documents)} to do: {whole['megapixels']:.2f} MP in {estimate.tiles} tiles, about "
-            f"{console.duration(estimate.seconds)} (an estimate: tiles measured now), "
+            f"{len(todo)} of {len(documents)} to do: {whole['megapixels']:.2f} MP in {counted(estimate.tiles, 'tile')}"
+            f", about {console.duration(estimate.seconds)} (an estimate: tiles measured now), "
             f"{estimate.bytes / 2**20:.0f} MiB for the largest picture besides the network"
         )
         console.say("nothing was written")
