@@ -607,9 +607,9 @@ def test_a_page_of_a_job(program: Program, tiny_file: Path, tmp_path: Path) -> N
 def test_the_before_of_a_job_is_the_enlarged_input() -> None:
     """A part of the whole enlargement, where it starts at a fraction of a pixel."""
     picture, made = photo("chelsea")[:, 100:140, 100:160], torch.rand(3, 100, 150) * 2 - 1
-    whole, same = images.middles(picture, made, 150)
+    whole, same = images.halves(picture, made, 150)
     assert torch.equal(same, made)
-    part, middle = images.middles(picture, made, 61)
+    part, middle = images.halves(picture, made, 61)
     assert torch.equal(middle, made[:, 19:80, 44:105])
     inner = (whole[:, 19:80, 44:105] - part)[:, 8:-8, 8:-8] * 127.5
     assert float(inner.abs().mean()) < 0.1

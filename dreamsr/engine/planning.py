@@ -33,7 +33,7 @@ class Task:
     size: Size = (0, 0)
     """(height, width) of the output"""
     bits: int = 24
-    """Of a pixel of the output."""
+    """Of a pixel of the input, as colour, which the output has, too, where its format can."""
     problem: str = ""
     """Why it cannot be made, as far as the header tells."""
     remarks: tuple[str, ...] = ()

@@ -133,5 +133,5 @@ def _before_and_after(result: Result) -> Comparison | None:
         after, before = (images.read(path).color for path in (result.task.target, result.task.source))
     except ImageError:
         return None
-    bicubic, made = images.middles(before, after, LARGEST)
+    bicubic, made = images.halves(before, after, LARGEST)
     return Comparison(result.task.target.name, Shot("bicubic", bicubic), Shot("dreamsr", made))

@@ -106,7 +106,7 @@ class Worker:
 
         try:
             if work.task.sheet and work.before:
-                halves = images.middles(work.before.color, picture.color, _SHEET_SIDE)
+                halves = images.halves(work.before.color, picture.color, _SHEET_SIDE)
                 images.write_sheet(work.task.sheet, [[x] for x in halves])
             if work.task.maps and work.deviation is not None:
                 uncertainty.write(*work.task.maps, work.deviation)

@@ -36,8 +36,8 @@ __all__ = [
     "describe",
     "enlarged",
     "find",
+    "halves",
     "is_ours",
-    "middles",
     "obstacle",
     "others",
     "probe",
@@ -77,8 +77,8 @@ def data_uri(color: Tensor) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
 
 
-def middles(before: Tensor, after: Tensor, most: int) -> list[Tensor]:
-    """The middle of a picture, `most` pixels a side of what it became, enlarged by bicubic, and as it became.
+def halves(before: Tensor, after: Tensor, most: int) -> list[Tensor]:
+    """The two halves of a comparison: the middle of a picture, enlarged by bicubic, and as it became.
 
     before, after: (3, h, w) and (3, H, W) in [-1, 1]; returns two of (3, min(H, most), min(W, most)).
     """
