@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dreamsr.core import winograd
-from dreamsr.core.winograd import Conv3x3
+from dreamsr.core.convolution import Conv3x3, prepared
 from dreamsr.data.degrade import degrade
 from dreamsr.engine.schedule import Settings
 from dreamsr.engine.upscaler import Upscaler
@@ -132,7 +132,7 @@ def test_where_it_is_used() -> None:
         assert torch.equal(other(x.to(dtype)), direct(other, x.to(dtype)))
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(wide(x), direct(wide, x))
-    assert winograd.prepared(copy.deepcopy(wide).to("meta"))(x.to("meta")).shape == x.shape
+    assert prepared(copy.deepcopy(wide).to("meta"))(x.to("meta")).shape == x.shape
 
 
 @pytest.mark.parametrize(
@@ -158,19 +158,19 @@ def test_a_compiler_sees_one_graph(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_weights_are_transformed_once_where_they_do_not_change(monkeypatch: pytest.MonkeyPatch) -> None:
     model = checkpoint.load_model(hub.resolve("photo-x4"))
-    prepared, coarse = model.to("cpu"), model.to("cpu", torch.bfloat16)
-    again = prepared.to("cpu", torch.bfloat16)  # what was transformed is not carried along
+    fast, coarse = model.to("cpu"), model.to("cpu", torch.bfloat16)
+    again = fast.to("cpu", torch.bfloat16)  # what was transformed is not carried along
     counts = [
         sum(isinstance(m, Conv3x3) and m.transformed is not None for m in network.modules())
-        for network in (model.network, prepared.network, coarse.network, again.network)
+        for network in (model.network, fast.network, coarse.network, again.network)
     ]
     assert counts == [0, 2 * 6 + 2 * 10, 0, 0]
-    assert winograd.prepared(convolution(63, 64)).transformed is None
-    assert prepared.network.state_dict().keys() == model.network.state_dict().keys()
+    assert prepared(convolution(63, 64)).transformed is None
+    assert fast.network.state_dict().keys() == model.network.state_dict().keys()
     conv = convolution(64, 64).requires_grad_(False)
     x = drawn(1, 64, 8, 8)
     transforms: list[Tensor] = []
-    fixed, before = winograd.prepared(copy.deepcopy(conv)), conv(x)
+    fixed, before = prepared(copy.deepcopy(conv)), conv(x)
     conv.weight.mul_(2)
     assert error(conv(x), direct(conv, x)) < 1e-4
     monkeypatch.setattr(winograd, "transform", transforms.append)
@@ -180,7 +180,7 @@ def test_weights_are_transformed_once_where_they_do_not_change(monkeypatch: pyte
 
 def test_weights_are_not_transformed_where_that_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(winograd, "available", lambda: False)
-    assert winograd.prepared(convolution(64, 64)).transformed is None
+    assert prepared(convolution(64, 64)).transformed is None
 
 
 @pytest.mark.parametrize("name", ["bicubic-x4", "photo-x4"])

@@ -13,6 +13,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from dreamsr.core.convolution import followed
+
 LEAST = 64
 """Least number of channels, in and out, of a convolution that is replaced."""
 _LARGEST_INPUT, _LEAST_SCALE = 255, 1e-30
@@ -50,10 +52,10 @@ class Int8Conv2d(nn.Module):
         self.scales, self.zeros = scales, torch.zeros(len(scales), dtype=torch.int64)
         self.bias = None if conv.bias is None else conv.bias.detach().float()
 
-    def forward(self, x: Tensor) -> Tensor:
-        if len(x) == 1:
-            return self._convolved(x)
-        return torch.cat([self._convolved(one) for one in x.split(1)])  # what is beside a picture does not change it
+    def forward(self, x: Tensor, silu: bool = False, plus: Tensor | None = None) -> Tensor:
+        # what is beside a picture does not change it
+        made = self._convolved(x) if len(x) == 1 else torch.cat([self._convolved(one) for one in x.split(1)])
+        return followed(made, silu, plus)
 
     def _convolved(self, x: Tensor) -> Tensor:
         low, high = (float(end) for end in torch.aminmax(x.permute(0, 2, 3, 1)))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dreamsr.config import NetworkConfig
-from dreamsr.core.winograd import Conv3x3
+from dreamsr.core.convolution import Conv3x3
 
 EMBEDDING = 128
 FREQUENCIES = 8
@@ -55,10 +55,8 @@ class Block(nn.Module):
         In the encoder: what is added to the learned scale and shift, (B, 2 width), (1, 2 width) or 0.
         """
         film = self.film(given) if isinstance(self.film, nn.Linear) else self.film + given
-        # fresh tensors are written over where nothing needs them again: less memory to touch
-        h = F.silu(self.conv1(film_norm(x, film)), inplace=not torch.is_grad_enabled())
-        residual: Tensor = self.conv2(h)
-        return residual.add_(x)
+        made: Tensor = self.conv2(self.conv1(film_norm(x, film), silu=True), plus=x)
+        return made
 
 
 class Embedding(nn.Module):
@@ -96,7 +94,7 @@ class PatchUNet(nn.Module):
         self.scale = _scale_films(config) if config.scale_embedding else None
         self.enter_anchor = nn.Conv2d(pixels, widths[0], 3, padding=1)
         self.encoder = nn.ModuleList(Block(widths[0], False) for _ in range(config.encoder_blocks))
-        self.enter = nn.Conv2d(pixels, widths[0], 3, padding=1)
+        self.enter = Conv3x3(pixels, widths[0])
         self.down = nn.ModuleList(_stage(w, n) for w, n in zip(widths, depths, strict=True))
         self.up = nn.ModuleList(_stage(w, n) for w, n in zip(widths[:-1], depths, strict=False))
         pairs = list(itertools.pairwise(widths))
@@ -132,7 +130,7 @@ class PatchUNet(nn.Module):
     def stages(self, u: Tensor, angle: Tensor, features: Tensor) -> Iterator[Tensor]:
         """What every stage makes of the arguments of `forward`, down and up again: (B, its width, h, w)."""
         embedding = self.level(angle)
-        x = self.enter(self._patches(u)).add_(features)
+        x = self.enter(self._patches(u), plus=features)
         skips: list[Tensor] = []
         for i, stage in enumerate(self.down):
             x = _run(stage, x, embedding)

@@ -7,10 +7,10 @@ deviation.
 """
 
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
@@ -22,8 +22,6 @@ _TILES = 64
 """Tiles that are transformed at a time, a thread: about what a core's cache holds."""
 _FEW = 4
 """Least number of tiles in a picture: with fewer, the last bits of its matrix products depend on how many there are."""
-
-N = TypeVar("N", bound=nn.Module)
 
 _TO_POINTS = (
     (4, 0, -5, 0, 1, 0),
@@ -59,45 +57,9 @@ def available() -> bool:
     return bool(torch.backends.mkl.is_available()) and torch.get_num_threads() <= MOST_THREADS
 
 
-class Conv3x3(nn.Conv2d):
-    """A 3x3 convolution with zero padding and a bias, which takes the faster way in float32 on a CPU."""
-
-    transformed: Tensor | None
-
-    def __init__(self, channels: int, out_channels: int) -> None:
-        super().__init__(channels, out_channels, 3, padding=1)
-        self.register_buffer("transformed", None, persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self._faster(x):
-            return super().forward(x)
-        weight = transform(self.weight) if self.transformed is None else self.transformed
-        convolved: Tensor = _Convolution.apply(x, self.weight, weight, self.bias)  # type: ignore[no-untyped-call]
-        return convolved
-
-    def prepare(self) -> None:
-        """Transform the weights once for all calls, if at all; they must not change any more."""
-        self.transformed = transform(self.weight) if self._suitable(self.weight) else None
-
-    def _faster(self, x: Tensor) -> bool:
-        if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
-            return False  # first of all: a compiler would break its graph at what follows
-        if not (self._suitable(self.weight) and self._suitable(x)):
-            return False
-        height, width = x.shape[2:]
-        return _tiles(height) * _tiles(width) >= _FEW
-
-    def _suitable(self, x: Tensor) -> bool:
-        wide = min(self.in_channels, self.out_channels) >= LEAST
-        return wide and x.dtype == torch.float32 and x.device.type == "cpu" and available()
-
-
-def prepared(network: N) -> N:
-    """`network`, whose weights do not change any more, and are transformed once where the faster way takes them."""
-    for module in network.modules():
-        if isinstance(module, Conv3x3):
-            module.prepare()
-    return network
+def fits(height: int, width: int) -> bool:
+    """Whether a picture of this size has tiles enough."""
+    return _tiles(height) * _tiles(width) >= _FEW
 
 
 def transform(weight: Tensor) -> Tensor:
@@ -106,9 +68,13 @@ def transform(weight: Tensor) -> Tensor:
     return (WEIGHT @ nine).permute(1, 2, 0)
 
 
-class _Convolution(torch.autograd.Function):
-    """`convolve`, of an input, the weight (K, C, 3, 3), the same transformed, and a bias; the third has no gradient."""
+def convolution(x: Tensor, weight: Tensor, transformed: Tensor, bias: Tensor | None) -> Tensor:
+    """`convolve` with gradients of x, weight (K, C, 3, 3) and bias; `transformed`, made of the weight, has none."""
+    convolved: Tensor = _Convolution.apply(x, weight, transformed, bias)  # type: ignore[no-untyped-call]
+    return convolved
 
+
+class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, transformed: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)

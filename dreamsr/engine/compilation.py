@@ -17,8 +17,8 @@ from dreamsr.errors import DreamSRError, UsageError
 from dreamsr.files import hub
 
 Choice = Literal["auto", "on", "off"]
-PAYS = {"cpu": 1500.0, "cuda": 10_000.0}
-"""Megapixels of output times steps from which compiling saves more time than it takes."""
+PAYS = 10_000.0
+"""Megapixels of output times steps from which compiling saves more time on CUDA than it takes."""
 
 
 class Compiled(nn.Module):
@@ -42,9 +42,8 @@ def worthwhile(
 ) -> bool:
     """Whether to compile for `work` megapixels times steps; a function of its arguments and the machine.
 
-    `auto` repeats what is recorded of an earlier part of the same job. On a CPU it compiles for bf16 with AMX
-    alone: elsewhere convolutions take nearly all the time, compiled or not. Raises UsageError for `on` where
-    nothing can be compiled.
+    `auto` repeats what is recorded of an earlier part of the same job. On a CPU it never compiles: it gains nothing
+    there, where oneDNN computes the convolutions in any case. Raises UsageError for `on` where nothing can be compiled.
     """
     reason = unavailable(device)
     if dtype == torch.int8:
@@ -55,8 +54,7 @@ def worthwhile(
         return choice == "on"
     if recorded is not None:
         return recorded and reason is None
-    amx = device.type == "cpu" and dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported()
-    return (device.type == "cuda" or amx) and reason is None and work >= PAYS[device.type]
+    return device.type == "cuda" and reason is None and work >= PAYS
 
 
 def unavailable(device: torch.device) -> str | None:

@@ -15,12 +15,12 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from dreamsr.config import ModelConfig, SR3Config
+from dreamsr.core.convolution import prepared
 from dreamsr.core.denoiser import Denoiser
 from dreamsr.core.int8 import is_quantized, quantized, suits
 from dreamsr.core.networks import PatchUNet
 from dreamsr.core.process import Process
 from dreamsr.core.sr3 import SR3UNet
-from dreamsr.core.winograd import prepared
 from dreamsr.errors import CheckpointError, ConfigError, UsageError
 from dreamsr.files import foreign
 from dreamsr.files.atomic import atomic, write
