@@ -24,6 +24,7 @@ from rich.console import Console
 from safetensors.torch import save_file
 
 from dreamsr.cli import console, options, train
+from dreamsr.config import NetworkConfig
 from dreamsr.engine import device, tuner
 from dreamsr.errors import UsageError
 from dreamsr.files import checkpoint, images
@@ -434,6 +435,34 @@ def test_a_model_of_one_scale_becomes_one_of_many(program: Program, tiny_file: P
     code, _, err = program(*job, "--out", "back", *back, *short)
     assert code == 2
     assert "--init needs the network of the model" in err
+
+
+def test_a_model_goes_on_with_a_longer_encoder(program: Program, tiny_file: Path, photos: Path) -> None:
+    before = checkpoint.load_model(tiny_file)
+    assert isinstance(before.config.network, NetworkConfig)
+    blocks = before.config.network.encoder_blocks
+    job = [
+        "train",
+        "--data",
+        photos,
+        "--init",
+        tiny_file,
+        "steps=1",
+        "batch=2",
+        "crop=32",
+        "lr=1e-30",
+        "weight_decay=0",
+    ]
+    code, _, err = program(*job, "--out", "run", f"model.network.encoder_blocks={blocks + 1}")
+    assert code == 0, err
+    after = checkpoint.load_model(Path("run/model.safetensors"))
+    assert after.config.network == replace(before.config.network, encoder_blocks=blocks + 1)
+    learned, weights = after.network.state_dict(), before.network.state_dict()
+    assert all(torch.equal(learned[name], value.half().float()) for name, value in weights.items())
+    for changes in (f"model.network.encoder_blocks={blocks - 1}", "model.network.blocks=3"):
+        code, _, err = program(*job, "--out", "other", changes)
+        assert code == 2
+        assert "or one with more encoder_blocks" in err
 
 
 @pytest.mark.parametrize("preset", ["fine-tune", "many-scales"])

@@ -113,6 +113,24 @@ def test_a_network_that_is_told_begins_as_one_that_is_not() -> None:
         assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
+@pytest.mark.parametrize("told", [False, True])
+def test_a_network_with_a_longer_encoder_begins_as_it_was(told: bool) -> None:
+    """Its first blocks are told of the scale what they were; all blocks learn."""
+    network = replace(NETWORK, scale_embedding=told)
+    config = replace(FREE, network=network)
+    longer = TrainConfig(replace(config, network=replace(network, encoder_blocks=3)))
+    before = randomise(checkpoint.build(config)).eval()
+    state = optimize.new_state(longer, torch.device("cpu"), before)
+    anchor = bicubic(pictures()[0][None], (82, 126))
+    for factor in (2.0, 4.0):
+        scale = torch.tensor([factor])
+        assert torch.equal(state.ema.encode(anchor, scale), before.encode(anchor, scale))
+    state.network.encode(anchor, torch.tensor([2.0])).square().sum().backward()
+    gradients = [p.grad for name, p in state.network.named_parameters() if "encoder" in name and "conv2.weight" in name]
+    assert len(gradients) == 3
+    assert all(gradient is not None and gradient.any() for gradient in gradients)
+
+
 @pytest.mark.parametrize("factor", [2.5, 1.5])
 def test_company_order_and_batch_do_not_matter(factor: float, free: Model) -> None:
     """Nor does it matter which sizes the others get."""

@@ -86,12 +86,17 @@ def ema_decay(config: TrainConfig, step: int) -> float:
 
 
 def new_state(config: TrainConfig, device: torch.device, start: nn.Module | None = None) -> State:
-    """Freshly initialised from the seed, or warm from the weights of `start`, as far as it has them."""
+    """Freshly initialised from the seed, or warm from the weights of `start`, as far as it has them.
+
+    What a network has more than `start`, at the end of its encoder and of what tells that the scale, adds nothing yet.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = checkpoint.build(config.model)
     if start is not None:
-        network.load_state_dict(network.state_dict() | start.state_dict())
+        weights = network.state_dict()
+        for name, value in start.state_dict().items():
+            weights[name][: len(value)] = value
     network.to(device)
     return State(network, copy.deepcopy(network).requires_grad_(False).eval(), _optimizers(config, network))
 

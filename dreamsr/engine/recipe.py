@@ -28,8 +28,11 @@ def make(
     if pairs:
         document = merge(document, {"model": {"degradation": "pairs", "smallest_scale": None}})
     config = from_dict(TrainConfig, apply_overrides(TrainConfig, document, overrides))
-    if start is not None and config.model.network not in _reachable(start.network):
-        raise UsageError("--init needs the network of the model that it starts from", "leave model.network out")
+    if start is not None and not _grows(start.network, config.model.network):
+        raise UsageError(
+            "--init needs the network of the model that it starts from, or one with more encoder_blocks",
+            "leave model.network out",
+        )
     return config
 
 
@@ -38,9 +41,13 @@ def shared(config: TrainConfig, processes: int) -> TrainConfig:
     return replace(config, micro_batches=max(config.micro_batches, processes))
 
 
-def _reachable(network: NetworkConfig | SR3Config) -> list[NetworkConfig | SR3Config]:
-    """The networks that can begin with the weights of this one: one that is told the scale, too."""
-    return [network, *([replace(network, scale_embedding=True)] if isinstance(network, NetworkConfig) else [])]
+def _grows(start: NetworkConfig | SR3Config, network: NetworkConfig | SR3Config) -> bool:
+    """Whether a network can begin as one that has its weights: with more blocks in the encoder, told the scale, too."""
+    if start == network or not (isinstance(start, NetworkConfig) and isinstance(network, NetworkConfig)):
+        return start == network
+    more = network.encoder_blocks >= start.encoder_blocks and network.scale_embedding >= start.scale_embedding
+    blocks, told = network.encoder_blocks, network.scale_embedding
+    return more and replace(start, encoder_blocks=blocks, scale_embedding=told) == network
 
 
 def _preset(name: str) -> bytes:
