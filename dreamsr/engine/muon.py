@@ -56,6 +56,7 @@ def orthogonal(matrices: Tensor) -> Tensor:
     a, b, c = COEFFICIENTS
     x: Tensor = matrices / (torch.linalg.matrix_norm(matrices, keepdim=True) + _EPS)
     for _ in range(ROUNDS):
-        gram = x @ x.mT
+        gram = torch.bmm(x, x.mT)
+        x = x.to(gram.dtype)  # that of autocast, once
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x
