@@ -87,7 +87,8 @@ Tile = Annotated[
 BatchSize = Annotated[int | None, typer.Option(help="Tiles in one call of the network (default: 1 on a CPU, else 16)")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads of the network (default: one for each core)")]
 Compile = Annotated[
-    Literal["auto", "on", "off"], typer.Option("--compile", help="torch.compile; auto: where the job is large enough.")
+    Literal["auto", "on", "off"],
+    typer.Option("--compile", help="torch.compile; auto: on a GPU, where the job is large enough."),
 ]
 LpipsWeights = Annotated[
     Path | None,
