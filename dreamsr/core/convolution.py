@@ -59,9 +59,8 @@ class Conv3x3(nn.Conv2d):
         return wide and x.dtype == torch.float32 and x.device.type == "cpu" and winograd.available()
 
     def _fuses(self, x: Tensor) -> bool:
-        if torch.is_grad_enabled() or not fuses():
-            return False
-        return all(t.dtype == torch.bfloat16 and t.device.type == "cpu" for t in (x, self.weight))
+        in_bf16 = x.dtype == self.weight.dtype == torch.bfloat16 and x.device.type == "cpu"
+        return in_bf16 and not torch.is_grad_enabled() and fuses()
 
 
 def prepared(network: N) -> N:

@@ -88,7 +88,7 @@ def ema_decay(config: TrainConfig, step: int) -> float:
 def new_state(config: TrainConfig, device: torch.device, start: nn.Module | None = None) -> State:
     """Freshly initialised from the seed, or warm from the weights of `start`, as far as it has them.
 
-    What a network has more than `start`, at the end of its encoder and of what tells that the scale, adds nothing yet.
+    More blocks of the encoder than `start` has, and what tells it the scale, add nothing yet.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)

@@ -43,11 +43,11 @@ def shared(config: TrainConfig, processes: int) -> TrainConfig:
 
 def _grows(start: NetworkConfig | SR3Config, network: NetworkConfig | SR3Config) -> bool:
     """Whether a network can begin as one that has its weights: with more blocks in the encoder, told the scale, too."""
-    if start == network or not (isinstance(start, NetworkConfig) and isinstance(network, NetworkConfig)):
-        return start == network
-    more = network.encoder_blocks >= start.encoder_blocks and network.scale_embedding >= start.scale_embedding
-    blocks, told = network.encoder_blocks, network.scale_embedding
-    return more and replace(start, encoder_blocks=blocks, scale_embedding=told) == network
+    if isinstance(start, NetworkConfig) and isinstance(network, NetworkConfig):
+        blocks = max(start.encoder_blocks, network.encoder_blocks)
+        told = start.scale_embedding or network.scale_embedding
+        start = replace(start, encoder_blocks=blocks, scale_embedding=told)
+    return start == network
 
 
 def _preset(name: str) -> bytes:
