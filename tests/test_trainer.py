@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import TINY, photo, randomise
@@ -414,6 +415,42 @@ def test_batches_tell_the_scale_of_what_was_left(folder: Path, tmp_path: Path) -
     torch.testing.assert_close(sides, sides.round())
     assert (int(sides.min()), int(sides.max())) == (8, 21)
     assert float((sides == 8).double().mean()) == pytest.approx(0.5 + 0.5 * (4 - 32 / 8.5) / 2.5, abs=0.08)
+
+
+def test_half_of_the_batches_are_reduced_from_larger_crops(folder: Path, tmp_path: Path) -> None:
+    """By any factor up to the largest, as Pillow reduces pictures; inputs are made of what that gives."""
+    config = replace(CONFIG, shrink=2.0)
+    sides = torch.tensor([optimize.draw_crop(config, number) for number in range(1000)])
+    larger = sides[sides > 32]
+    assert len(larger) / 1000 == pytest.approx(0.5, abs=0.05)
+    assert (int(larger.min()), int(larger.max())) == (33, config.largest_crop)
+    assert float(larger.double().mean()) == pytest.approx(48, abs=1)
+    assert {optimize.draw_crop(CONFIG, number) for number in range(20)} == {32}
+
+    loaded, _ = dataset.load(images.find(folder), config.largest_crop, tmp_path / "cache.u8")
+    process = Process(TINY.process)
+    number = int((sides > 45).nonzero()[0])
+    batch = optimize.draw_batch(config, process, loaded, number, CPU)
+    taken = dataset.crops(loaded, config.seed, number, config.batch, int(sides[number]))
+    small = [
+        Image.fromarray(images.to_bytes(x).permute(1, 2, 0).numpy()).resize((32, 32), Image.Resampling.BICUBIC)
+        for x in taken
+    ]
+    for x, by_pillow in zip(batch.hr, small, strict=True):
+        difference = images.to_bytes(x).permute(1, 2, 0).int() - torch.from_numpy(np.array(by_pillow)).int()
+        assert int(difference.abs().max()) <= 1
+    lr = degrade(batch.hr, 4)
+    torch.testing.assert_close(batch.anchor, bicubic(lr, (32, 32)))
+
+
+def test_photos_have_room_for_the_largest_crops(folder: Path, tmp_path: Path) -> None:
+    sides = [min(images.read(path).size) for path in images.find(folder)]
+    config = replace(CONFIG, shrink=(max(sides) + 1) / CONFIG.crop)
+    run = runs.create(config, folder, None, tmp_path / "run")
+    with pytest.raises(UsageError, match=f"in crops of {max(sides) + 1}x"):
+        list(trainer.fit(run, tmp_path / "run", CPU, torch.float32))
+    with pytest.raises(ConfigError, match=r"shrink is 2\.0; expected 1 for pairs"):
+        TrainConfig(replace(TINY, degradation="pairs"), shrink=2.0)
 
 
 def test_a_share_of_the_levels_is_the_noisiest(folder: Path, tmp_path: Path) -> None:

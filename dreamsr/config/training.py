@@ -22,6 +22,8 @@ class TrainConfig:
     """Equal parts of a batch whose gradients are added: one after another in less memory, or on several GPUs."""
     crop: int = 128
     """Side of the high-resolution training crops in pixels."""
+    shrink: float = 1.0
+    """Largest factor by which crops are reduced from larger ones, in every other micro-batch; 1: none are."""
     lr: float = 5e-4
     optimizer: Literal["adamw", "muon"] = "adamw"
     """`muon`: Muon for the weights of convolutions, AdamW for the others."""
@@ -59,6 +61,9 @@ class TrainConfig:
         equal = self.batch % self.micro_batches == 0
         require(equal, "micro_batches", f"a divisor of batch, {self.batch}", self.micro_batches)
         self._check_crop(self.model.network)
+        require(self.shrink >= 1 and math.isfinite(self.shrink), "shrink", "a number from 1 on", self.shrink)
+        given = self.model.degradation == "pairs" and self.shrink > 1
+        require(not given, "shrink", "1 for pairs, whose inputs are given", self.shrink)
         for key in ("lr", "clip"):
             require(getattr(self, key) > 0, key, "a positive number", getattr(self, key))
         for key in ("weight_decay", "dream_start", "energy"):
@@ -71,6 +76,11 @@ class TrainConfig:
         require(0 <= self.first_level <= 1, "first_level", "between 0 and 1", self.first_level)
         p = self.dream_p
         require(p == "off" or (p >= 0 and math.isfinite(p)), "dream_p", "a number >= 0, or off", p)
+
+    @property
+    def largest_crop(self) -> int:
+        """Side of the largest crops that are taken from photos."""
+        return round(self.crop * self.shrink)
 
     def _check_crop(self, network: NetworkConfig | SR3Config) -> None:
         if isinstance(network, SR3Config):

@@ -87,7 +87,7 @@ def _decode(paths: Sequence[Path], crop: int, cache: Path, partners: Partners | 
             none = f"none of {counted(len(paths), 'photo')} can be trained on, in crops of {crop}x{crop}"
             raise UsageError(
                 f"{none}; the first: {skipped[0]}",
-                "give other photos, or a smaller crop=; with --low, partners of the right size",
+                "give other photos, or a smaller crop= or shrink=; with --low, partners of the right size",
             )
     return torch.tensor(kept), skipped
 

@@ -18,7 +18,7 @@ from dreamsr.core.process import Process
 from dreamsr.core.resize import bicubic
 from dreamsr.core.transfer import sent
 from dreamsr.data import dataset
-from dreamsr.data.degrade import degraded
+from dreamsr.data.degrade import degraded, reduced
 from dreamsr.engine.muon import Muon
 from dreamsr.engine.ranks import ALONE, Ranks
 from dreamsr.engine.schedule import Schedule, Settings, schedule
@@ -223,7 +223,10 @@ def draw_batch(
     """A micro-batch: a function of the seed and its number in the run alone."""
     size = config.batch // config.micro_batches
     place, align = (photos, config.seed, number, size), config.model.scale if photos.paired else 1
-    hr = sent(dataset.crops(*place, config.crop, align), device)
+    taken = draw_crop(config, number)
+    hr = sent(dataset.crops(*place, taken, align), device)
+    if taken != config.crop:
+        hr = reduced(hr, (config.crop, config.crop))
     side = round(config.crop / draw_scale(config, number))
     if photos.paired:
         lr = sent(dataset.crops(*place, side, partner=True), device)
@@ -237,6 +240,15 @@ def draw_batch(
     scale = torch.full((1,), config.crop / side, device=device)
     steps = draw_steps(config, number // config.micro_batches)  # GPUs that share a batch take equally long
     return Batch(hr, anchor, scale, level, eps, steps, generator)
+
+
+def draw_crop(config: TrainConfig, number: int) -> int:
+    """Side of the crops that a micro-batch takes from photos; in every other one, on average, larger than they become.
+
+    Photos show the same things at many sizes, and those of cameras are soft pixel by pixel.
+    """
+    chance, place = torch.rand(2, generator=dataset.generator(config.seed + 8, number)).tolist()
+    return config.crop if chance < 0.5 else round(config.crop * (1 + (config.shrink - 1) * place))
 
 
 def draw_scale(config: TrainConfig, number: int) -> float:
