@@ -449,6 +449,9 @@ def test_photos_have_room_for_the_largest_crops(folder: Path, tmp_path: Path) ->
     run = runs.create(config, folder, None, tmp_path / "run")
     with pytest.raises(UsageError, match=f"in crops of {max(sides) + 1}x"):
         list(trainer.fit(run, tmp_path / "run", CPU, torch.float32))
+
+
+def test_given_inputs_are_of_crops_as_they_are() -> None:
     with pytest.raises(ConfigError, match=r"shrink is 2\.0; expected 1 for pairs"):
         TrainConfig(replace(TINY, degradation="pairs"), shrink=2.0)
 

@@ -247,8 +247,8 @@ def draw_crop(config: TrainConfig, number: int) -> int:
 
     Photos show the same things at many sizes, and those of cameras are soft pixel by pixel.
     """
-    chance, place = torch.rand(2, generator=dataset.generator(config.seed + 8, number)).tolist()
-    return config.crop if chance < 0.5 else round(config.crop * (1 + (config.shrink - 1) * place))
+    place = _every_other(config.seed + 8, number)
+    return config.crop if place is None else round(config.crop * (1 + (config.shrink - 1) * place))
 
 
 def draw_scale(config: TrainConfig, number: int) -> float:
@@ -259,8 +259,8 @@ def draw_scale(config: TrainConfig, number: int) -> float:
     model = config.model
     if model.smallest_scale is None:
         return model.scale
-    chance, place = torch.rand(2, generator=dataset.generator(config.seed + 4, number)).tolist()
-    return model.scale if chance < 0.5 else 1 / ((1 - place) / model.scale + place / model.smallest_scale)
+    place = _every_other(config.seed + 4, number)
+    return model.scale if place is None else 1 / ((1 - place) / model.scale + place / model.smallest_scale)
 
 
 def draw_steps(config: TrainConfig, step: int) -> int:
@@ -268,8 +268,14 @@ def draw_steps(config: TrainConfig, step: int) -> int:
 
     What is left to do at the last level depends on the steps before it, so no number of them should be new.
     """
-    chance, place = torch.rand(2, generator=dataset.generator(config.seed + 7, step)).tolist()
-    return config.model.sampling.steps if chance < 0.5 else 2 + int(place * (most_steps(config) - 1))
+    place = _every_other(config.seed + 7, step)
+    return config.model.sampling.steps if place is None else 2 + int(place * (most_steps(config) - 1))
+
+
+def _every_other(seed: int, number: int) -> float | None:
+    """A number in [0, 1) for one half of all numbers, drawn from (seed, number); None for the other."""
+    chance, place = torch.rand(2, generator=dataset.generator(seed, number)).tolist()
+    return None if chance < 0.5 else float(place)
 
 
 def most_steps(config: TrainConfig) -> int:
