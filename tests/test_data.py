@@ -85,6 +85,17 @@ def test_all_photos_are_used(loaded: dataset.Photos) -> None:
     assert nearest == {0, 1, 2, 3}
 
 
+def test_larger_crops_come_from_photos_that_have_room(tmp_path: Path) -> None:
+    """Small ones are still drawn where they have room, and no less often."""
+    for name, size, value in (("small", (40, 70), -1.0), ("large", (90, 80), 1.0)):
+        images.write(tmp_path / f"{name}.png", Picture(torch.full((3, *size), value)))
+    loaded, _ = dataset.load(images.find(tmp_path), 32, tmp_path / "cache.u8")
+    assert loaded.room == 80
+    means = {side: float(dataset.crops(loaded, 0, 0, 400, side).mean()) for side in (32, 40, 41, 80)}
+    assert (means[41], means[80]) == (1, 1)
+    assert means[32] == means[40] == pytest.approx(0, abs=0.15)
+
+
 @pytest.fixture
 def partners(photos: Path, tmp_path: Path) -> dataset.Partners:
     """Of photos that consist of blocks of 4 x 4 equal pixels: one pixel for every block."""

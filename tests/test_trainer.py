@@ -420,14 +420,14 @@ def test_batches_tell_the_scale_of_what_was_left(folder: Path, tmp_path: Path) -
 def test_half_of_the_batches_are_reduced_from_larger_crops(folder: Path, tmp_path: Path) -> None:
     """By any factor up to the largest, as Pillow reduces pictures; inputs are made of what that gives."""
     config = replace(CONFIG, shrink=2.0)
-    sides = torch.tensor([optimize.draw_crop(config, number) for number in range(1000)])
+    sides = torch.tensor([optimize.draw_crop(config, number, 1000) for number in range(1000)])
     larger = sides[sides > 32]
     assert len(larger) / 1000 == pytest.approx(0.5, abs=0.05)
-    assert (int(larger.min()), int(larger.max())) == (33, config.largest_crop)
+    assert (int(larger.min()), int(larger.max())) == (33, 64)
     assert float(larger.double().mean()) == pytest.approx(48, abs=1)
-    assert {optimize.draw_crop(CONFIG, number) for number in range(20)} == {32}
+    assert {optimize.draw_crop(CONFIG, number, 1000) for number in range(20)} == {32}
 
-    loaded, _ = dataset.load(images.find(folder), config.largest_crop, tmp_path / "cache.u8")
+    loaded, _ = dataset.load(images.find(folder), 32, tmp_path / "cache.u8")
     process = Process(TINY.process)
     number = int((sides > 45).nonzero()[0])
     batch = optimize.draw_batch(config, process, loaded, number, CPU)
@@ -443,12 +443,15 @@ def test_half_of_the_batches_are_reduced_from_larger_crops(folder: Path, tmp_pat
     torch.testing.assert_close(batch.anchor, bicubic(lr, (32, 32)))
 
 
-def test_photos_have_room_for_the_largest_crops(folder: Path, tmp_path: Path) -> None:
-    sides = [min(images.read(path).size) for path in images.find(folder)]
-    config = replace(CONFIG, shrink=(max(sides) + 1) / CONFIG.crop)
-    run = runs.create(config, folder, None, tmp_path / "run")
-    with pytest.raises(UsageError, match=f"in crops of {max(sides) + 1}x"):
-        list(trainer.fit(run, tmp_path / "run", CPU, torch.float32))
+def test_crops_are_no_larger_than_the_largest_photo_has_room_for(folder: Path, tmp_path: Path) -> None:
+    loaded, _ = dataset.load(images.find(folder), 32, tmp_path / "cache.u8")
+    assert loaded.room == max(min(images.read(path).size) for path in images.find(folder))
+    config = replace(CONFIG, shrink=1000.0)
+    sides = {number: optimize.draw_crop(config, number, loaded.room) for number in range(20)}
+    assert set(sides.values()) == {32, loaded.room}
+    largest = next(number for number, side in sides.items() if side == loaded.room)
+    batch = optimize.draw_batch(config, Process(TINY.process), loaded, largest, CPU)
+    assert batch.hr.shape == (config.batch, 3, 32, 32)
 
 
 def test_given_inputs_are_of_crops_as_they_are() -> None:

@@ -23,7 +23,8 @@ class TrainConfig:
     crop: int = 128
     """Side of the high-resolution training crops in pixels."""
     shrink: float = 1.0
-    """Largest factor by which crops are reduced from larger ones, in every other micro-batch; 1: none are."""
+    """Largest factor by which crops are reduced from larger ones, as far as photos have room, in every other
+    micro-batch; 1: none are."""
     lr: float = 5e-4
     optimizer: Literal["adamw", "muon"] = "adamw"
     """`muon`: Muon for the weights of convolutions, AdamW for the others."""
@@ -76,11 +77,6 @@ class TrainConfig:
         require(0 <= self.first_level <= 1, "first_level", "between 0 and 1", self.first_level)
         p = self.dream_p
         require(p == "off" or (p >= 0 and math.isfinite(p)), "dream_p", "a number >= 0, or off", p)
-
-    @property
-    def largest_crop(self) -> int:
-        """Side of the largest crops that are taken from photos."""
-        return round(self.crop * self.shrink)
 
     def _check_crop(self, network: NetworkConfig | SR3Config) -> None:
         if isinstance(network, SR3Config):

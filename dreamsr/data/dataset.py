@@ -1,7 +1,7 @@
 """A folder of photos as one flat array of bytes, and crops of it as a function of (seed, step)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,21 +29,27 @@ class Partners:
 
 @dataclass(frozen=True)
 class Photos:
-    """Decoded photos, end to end: `flat` uint8 (N,), and where each of them, and its partner if there are any, lies."""
+    """Decoded photos, end to end, and where each of them, and its partner if there are any, lies."""
 
     flat: Tensor
+    """uint8 (N,), on any device"""
     offsets: Tensor
-    """int64 (photos, 1 or 2)"""
+    """int64 (photos, 1 or 2), on the host"""
     sizes: Tensor
-    """int64 (photos, 1 or 2, 2): height, width"""
+    """int64 (photos, 1 or 2, 2): height, width; on the host"""
 
     @property
     def paired(self) -> bool:
         """Whether every photo has its partner behind it."""
         return self.offsets.shape[1] == 2
 
+    @property
+    def room(self) -> int:
+        """Side of the largest square that lies in one of the photos."""
+        return int(self.sizes[:, 0].amin(1).max())
+
     def to(self, device: torch.device) -> "Photos":
-        return Photos(self.flat.to(device), self.offsets.to(device), self.sizes.to(device))
+        return replace(self, flat=self.flat.to(device))
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -87,7 +93,7 @@ def _decode(paths: Sequence[Path], crop: int, cache: Path, partners: Partners | 
             none = f"none of {counted(len(paths), 'photo')} can be trained on, in crops of {crop}x{crop}"
             raise UsageError(
                 f"{none}; the first: {skipped[0]}",
-                "give other photos, or a smaller crop= or shrink=; with --low, partners of the right size",
+                "give other photos, or a smaller crop=; with --low, partners of the right size",
             )
     return torch.tensor(kept), skipped
 
@@ -109,23 +115,29 @@ def read(path: Path, partners: Partners | None) -> list[Tensor]:
 def crops(photos: Photos, seed: int, step: int, batch: int, crop: int, align: int = 1, partner: bool = False) -> Tensor:
     """Training crops float32 (batch, 3, crop, crop) in [-1, 1], on the photos' device.
 
-    Photo, position (multiples of `align`), flips and transposition are drawn from a generator seeded by (seed, step):
-    of photos aligned by their scale, and of their partners, crops of the same part are drawn.
+    Photo (of those with room for the crop), position (multiples of `align`), flips and transposition are drawn from a
+    generator seeded by (seed, step): of photos aligned by their scale, and of their partners, crops of the same part
+    are drawn.
     """
-    draw = sent(torch.rand(batch, 6, generator=generator(seed, step), dtype=torch.float64), photos.flat.device)
-    index = (draw[:, 0] * len(photos)).long()
-    size = photos.sizes[index, int(partner)]
+    draw, kind = torch.rand(batch, 6, generator=generator(seed, step), dtype=torch.float64), int(partner)
+    roomy = (photos.sizes[:, kind].amin(1) >= crop).nonzero().flatten()
+    index = roomy[(draw[:, 0] * len(roomy)).long()]
+    size = photos.sizes[index, kind]
     top, left = (((size - crop) // align + 1) * draw[:, 1:3]).long().mul(align).unbind(1)
     stride = 3 * size[:, 1]
-    start = photos.offsets[index, int(partner)] + top * stride + 3 * left
-    rows = torch.arange(crop, device=start.device)[:, None] * stride[:, None, None]
-    columns = torch.arange(3 * crop, device=start.device)
-    pixels = photos.flat[start[:, None, None] + rows + columns]
-    x = pixels.view(batch, crop, crop, 3).permute(0, 3, 1, 2)
-    for flag, axes in ((draw[:, 3], (2,)), (draw[:, 4], (3,))):
-        x = torch.where((flag < 0.5)[:, None, None, None], x.flip(axes), x)
-    x = torch.where((draw[:, 5] < 0.5)[:, None, None, None], x.transpose(2, 3), x)
-    return images.to_unit(x)
+    x = _windows(photos.flat, photos.offsets[index, kind] + top * stride + 3 * left, stride, crop)
+    down, right, transposed = sent(draw[:, 3:] < 0.5, x.device)[..., None, None, None].unbind(1)
+    x = torch.where(down, x.flip(2), x)
+    x = torch.where(right, x.flip(3), x)
+    return images.to_unit(torch.where(transposed, x.transpose(2, 3), x))
+
+
+def _windows(flat: Tensor, start: Tensor, stride: Tensor, side: int) -> Tensor:
+    """Squares uint8 (B, 3, side, side) that begin at `start` (B,), with `stride` (B,) bytes from row to row."""
+    start, stride = (sent(x[:, None, None], flat.device) for x in (start, stride))
+    rows, columns = torch.arange(side, device=flat.device)[:, None], torch.arange(3 * side, device=flat.device)
+    pixels = flat[start + rows * stride + columns]
+    return pixels.view(len(start), side, side, 3).permute(0, 3, 1, 2)
 
 
 def generator(seed: int, step: int, device: torch.device | str = "cpu") -> torch.Generator:

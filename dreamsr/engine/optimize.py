@@ -223,7 +223,7 @@ def draw_batch(
     """A micro-batch: a function of the seed and its number in the run alone."""
     size = config.batch // config.micro_batches
     place, align = (photos, config.seed, number, size), config.model.scale if photos.paired else 1
-    taken = draw_crop(config, number)
+    taken = draw_crop(config, number, photos.room)
     hr = sent(dataset.crops(*place, taken, align), device)
     if taken != config.crop:
         hr = reduced(hr, (config.crop, config.crop))
@@ -242,13 +242,14 @@ def draw_batch(
     return Batch(hr, anchor, scale, level, eps, steps, generator)
 
 
-def draw_crop(config: TrainConfig, number: int) -> int:
+def draw_crop(config: TrainConfig, number: int, room: int) -> int:
     """Side of the crops that a micro-batch takes from photos; in every other one, on average, larger than they become.
 
-    Photos show the same things at many sizes, and those of cameras are soft pixel by pixel.
+    Photos show the same things at many sizes, and those of cameras are soft pixel by pixel. room: side of the largest
+    square that lies in one of them.
     """
     place = _every_other(config.seed + 8, number)
-    return config.crop if place is None else round(config.crop * (1 + (config.shrink - 1) * place))
+    return config.crop if place is None else min(round(config.crop * (1 + (config.shrink - 1) * place)), room)
 
 
 def draw_scale(config: TrainConfig, number: int) -> float:

@@ -139,7 +139,7 @@ def _fit(
     config = run.config
     training, validation = sources.split(run.data, run.val)
     partners = sources.partners((run.data, run.val), run.low, config.model.scale)
-    photos, skipped = dataset.load(training, config.largest_crop, out / CACHE, partners, ranks.first)
+    photos, skipped = dataset.load(training, config.crop, out / CACHE, partners, ranks.first)
     if device.type == "cuda" and photos.flat.numel() < torch.cuda.mem_get_info(device)[0] // 2:
         photos = photos.to(device)
     state = new_state(config, device, start.network if start else None)
