@@ -465,7 +465,7 @@ def test_a_model_goes_on_with_a_longer_encoder(program: Program, tiny_file: Path
         assert "or one with more encoder_blocks" in err
 
 
-@pytest.mark.parametrize("preset", ["fine-tune", "many-scales"])
+@pytest.mark.parametrize("preset", ["bicubic-x4", "fine-tune", "many-scales"])
 def test_a_model_of_many_scales_learns_from_pairs_of_one(preset: str, program: Program, tiny_model: Model) -> None:
     for i in range(2):
         small(Path(f"high/{i}.png"), photo("coffee")[:, :64, 64 * i : 64 * i + 64])

@@ -36,7 +36,7 @@ def advise(upscaler: "Upscaler", dtype: str, megapixels: float) -> None:
     from dreamsr.engine import estimate
 
     if dtype == "auto" and estimate.int8_pays(upscaler, megapixels):
-        console.say("this CPU has no bf16; --dtype int8 would take about half of the time, for less than .05 dB")
+        console.say("this CPU has no bf16; --dtype int8 would take about half of the time, for less than .1 dB")
 
 
 def compiled(

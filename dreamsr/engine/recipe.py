@@ -19,14 +19,14 @@ def make(
 ) -> TrainConfig:
     """What the model started from hands on, a preset or file over it, overrides ("key=value") over both.
 
-    pairs: inputs are given, not made, and have one scale. name: of the model, where none of them gives it one. Raises
-    UsageError for an unknown preset, and for a network that cannot begin with the weights of `start`.
+    pairs: inputs are given, not made, and have one scale and size. name: of the model, where none of them gives it
+    one. Raises UsageError for an unknown preset, and for a network that cannot begin with the weights of `start`.
     """
     begun = {} if start is None else to_dict(start.with_tuned())  # grids belong to its weights
     document = load_toml(_preset(preset or DEFAULT), preset or DEFAULT)
     document = merge({"model": {**begun, "name": name}}, document)
     if pairs:
-        document = merge(document, {"model": {"degradation": "pairs", "smallest_scale": None}})
+        document = merge(document, {"shrink": 1, "model": {"degradation": "pairs", "smallest_scale": None}})
     config = from_dict(TrainConfig, apply_overrides(TrainConfig, document, overrides))
     if start is not None and not _grows(start.network, config.model.network):
         raise UsageError(
