@@ -129,7 +129,7 @@ def test_small_tiles_of_the_default_model_differ_by_few_levels() -> None:
     lr = degrade(photo("astronaut")[None, :, :300, :448], 4)[0]
     whole, parts = (Upscaler(model, Settings(steps=4, tile=tile))([lr])[0] for tile in (544, 224))
     levels = (whole - parts).abs() * 127.5
-    assert 1 < float(levels.max()) < 6
+    assert 1 < float(levels.max()) < 7
     assert float((levels > 1).float().mean()) < 0.015
 
 
